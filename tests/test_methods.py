@@ -1,0 +1,211 @@
+"""One list of properties for every method."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from descry.trainer.backbones import Backbone, BackboneConfig
+from descry.trainer.datasets.pedestrian_population import SCHEMA, draw_category
+from descry.trainer.labels import TrainingLabels
+from descry.trainer.methods import METHODS
+from descry.trainer.methods.completion import complete_attributes
+from descry.trainer.schema import UNKNOWN
+
+BACKBONES = ("resnet18", "mobilenetv2_100")
+
+
+def training_rows(count: int = 60) -> np.ndarray:
+    generator = np.random.default_rng(0)
+    return np.stack([draw_category(generator) for _ in range(count)])
+
+
+def build(name: str, backbone: str = "resnet18", **options):
+    torch.manual_seed(0)
+    config = METHODS[name].Config(backbone=BackboneConfig(name=backbone), **options)
+    return METHODS[name](config, SCHEMA, TrainingLabels.of(training_rows(), SCHEMA))
+
+
+def make_batch(size: int = 4) -> dict[str, torch.Tensor]:
+    torch.manual_seed(1)
+    images = torch.randint(0, 256, (size, 3, 64, 32), dtype=torch.uint8)
+    return {"image": images, "attributes": torch.from_numpy(training_rows(size))}
+
+
+@pytest.fixture(params=sorted(METHODS))
+def name(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def method(name):
+    return build(name)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_forward_gives_a_finite_loss_and_the_backward_reaches_all_trained_parameters(name, backbone):
+    method = build(name, backbone)
+    for stage in method.stages:
+        method.begin_stage(stage)
+        method.train()
+        method.zero_grad()
+        losses = method(make_batch())
+        losses["loss"].backward()
+        assert torch.isfinite(losses["loss"])
+        trained = {key for key, parameter in method.named_parameters() if parameter.requires_grad}
+        reached = {key for key, parameter in method.named_parameters() if parameter.grad is not None}
+        assert trained == reached
+        grouped = {id(parameter) for group in method.parameter_groups(stage).values() for parameter in group}
+        assert grouped == {id(parameter) for parameter in method.parameters() if parameter.requires_grad}
+
+
+def test_an_unknown_stage_is_refused(method):
+    with pytest.raises(ValueError, match="no stage 'warmup'; valid: pretrain, align"):
+        method.begin_stage("warmup")
+
+
+def test_embeddings_are_unit_rows_and_scores_probabilities(method):
+    method.eval()
+    embedding, features = method.encode_image(make_batch()["image"])
+    assert embedding.shape == (4, method.embedding_size)
+    torch.testing.assert_close(embedding.norm(dim=1), torch.ones(4))
+    scores = method.attribute_scores(features)
+    assert scores.shape == (4, SCHEMA.size) and scores.min() >= 0 and scores.max() <= 1
+    for group, where in SCHEMA:
+        if group.kind == "choice":
+            assert scores[:, where].sum(dim=1).max() <= 1 + 1e-5, group.name
+
+
+def test_a_complete_description_ignores_the_training_counts(method):
+    """Stating everything gives the encoder's own embedding to float tolerance."""
+    method.eval()
+    stated = torch.from_numpy(training_rows(5)).float()
+    expected = functional.normalize(method.category_encoder(stated), dim=1)
+    torch.testing.assert_close(method.encode_attributes(stated, torch.ones_like(stated)), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_what_is_unknown_never_moves_the_query(method):
+    method.eval()
+    stated = torch.from_numpy(training_rows(6)).float()
+    known = torch.zeros_like(stated)
+    known[:, SCHEMA.slices["upper_color"]] = 1
+    first = method.encode_attributes(stated, known)
+    other = torch.where(known > 0, stated, 1 - stated)
+    assert torch.equal(method.encode_attributes(other, known), first)
+
+
+def test_saying_nothing_gives_every_query_the_same_embedding(method):
+    method.eval()
+    stated = torch.from_numpy(training_rows(3)).float()
+    encoded = method.encode_attributes(stated, torch.zeros_like(stated))
+    assert torch.equal(encoded[0], encoded[1]) and torch.equal(encoded[0], encoded[2])
+
+
+def test_an_unknown_label_gives_no_gradient(method):
+    """Labelling one group differently changes nothing where that group is unknown."""
+    method.begin_stage("pretrain")
+    method.eval()
+    batch = make_batch()
+    group = list(SCHEMA.slices).index("hat")
+    batch["attributes"][:, SCHEMA.slices["hat"]] = UNKNOWN
+    method(batch)["loss"].backward()
+    assert all(parameter.grad.abs().max() == 0 for parameter in method.classifiers[group].parameters())
+    assert any(parameter.grad.abs().max() > 0 for parameter in method.classifiers[group + 1].parameters())
+
+
+def test_align_freezes_the_running_statistics_of_the_backbone(method):
+    method.begin_stage("align")
+    method.train()
+    before = {key: value.clone() for key, value in method.backbone.state_dict().items() if "running" in key}
+    method(make_batch())
+    after = method.backbone.state_dict()
+    assert before and all(torch.equal(value, after[key]) for key, value in before.items())
+
+
+def test_the_align_gradients_do_not_depend_on_the_classifiers(method):
+    """The PAR head learns on detached features: the method's own gradients stay those of the paper."""
+    gradients = []
+    for scale in (1.0, 10.0):
+        method.zero_grad()
+        method.begin_stage("align")
+        method.train()
+        for parameter in method.classifiers.parameters():
+            parameter.data.mul_(scale)
+        method(make_batch())["loss"].backward()
+        gradients.append([parameter.grad.clone() for parameter in method.backbone.parameters()])
+    assert all(torch.equal(first, second) for first, second in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_traced_equals_eager_at_any_batch_size(name, backbone):
+    method = build(name, backbone).eval()
+
+    class Encoder(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.method = method
+
+        def forward(self, images, attributes, known):
+            embedding, features = self.method.encode_image(images)
+            return embedding, self.method.attribute_scores(features), self.method.encode_attributes(attributes, known)
+
+    def inputs(size):
+        stated = torch.from_numpy(training_rows(size)).float()
+        return make_batch(size)["image"], stated, (torch.rand_like(stated) < 0.5).float()
+
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.freeze(torch.jit.trace(Encoder().eval(), inputs(2), check_trace=False))
+        for size in (1, 2, 7):
+            given = inputs(size)
+            for ours, eager in zip(traced(*given), Encoder()(*given), strict=True):
+                torch.testing.assert_close(ours, eager, atol=2e-5, rtol=1e-4)
+
+
+def test_completions_keep_what_is_known_and_prefer_categories_that_agree():
+    categories = torch.tensor([[1, 0, 0, 1], [0, 1, 1, 0], [1, 0, 1, 1]], dtype=torch.uint8)
+    counts = torch.tensor([1, 100, 3])
+    stated, known = torch.tensor([[1.0, 0.0, 0.0, 0.0]]), torch.tensor([[1.0, 1.0, 0.0, 0.0]])
+    completed = complete_attributes(stated, known, categories, counts)[0]
+    assert completed.shape == (32, 4)
+    assert (completed[:, :2] == stated[0, :2]).all()
+    assert (completed[:, 3] == 1).all(), "the frequent second category contradicts the description"
+    assert completed[:, 2].mean().item() == pytest.approx(3 / 4, abs=1 / 32)
+
+
+def test_asmr_group_weights_option():
+    with pytest.raises(ValueError, match="method.group_weights: 'one' is not one_plus or released"):
+        build("asmr", group_weights="one")
+    paper, released = build("asmr"), build("asmr", group_weights="released")
+    embeddings = torch.randn(len(paper.categories), 128)
+    assert paper.semantic_margin_loss(embeddings) != released.semantic_margin_loss(embeddings)
+
+
+def test_asmr_without_the_regulariser_has_no_group_weights():
+    method = build("asmr", weight=0.0)
+    assert "group_weights" not in method.parameter_groups("align")
+
+
+@pytest.mark.parametrize(("backbone", "rows"), [("resnet18", 16), ("resnet50", 16), ("mobilenetv2_100", 16)])
+def test_removing_the_last_stride_doubles_the_feature_map(backbone, rows):
+    images = torch.zeros(1, 3, 256, 128, dtype=torch.uint8)
+    with torch.no_grad():
+        shape = Backbone(BackboneConfig(name=backbone, last_stride=1)).eval()(images).shape
+        strided = Backbone(BackboneConfig(name=backbone, last_stride=2)).eval()(images).shape
+    assert shape[2:] == (rows, rows // 2)
+    assert strided[2:] == (rows // 2, rows // 4)
+
+
+def test_backbone_weights_from_a_file(tmp_path):
+    import safetensors.torch
+    import timm
+
+    reference = timm.create_model("resnet18", pretrained=False, num_classes=1000)
+    path = tmp_path / "resnet18.safetensors"
+    safetensors.torch.save_file(reference.state_dict(), str(path))
+    backbone = Backbone(BackboneConfig(name="resnet18", weights=str(path)))
+    assert torch.equal(backbone.network.conv1.weight, reference.conv1.weight)
+    with pytest.raises(FileNotFoundError, match="missing.safetensors does not exist"):
+        Backbone(BackboneConfig(name="resnet18", weights=str(tmp_path / "missing.safetensors")))

@@ -1,0 +1,122 @@
+"""Metrics against brute-force references, ties included."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from descry.trainer.metrics import attribute_metrics, search_metrics
+from descry.trainer.retrieval import Fusion, fit_fusion, fuse, par_distances
+
+
+def search_by_hand(distances, relevant):
+    ranks = {1: [], 5: [], 10: []}
+    rectangle, trapezoid = [], []
+    for row, good in zip(distances, relevant, strict=True):
+        if not any(good):
+            continue
+        order = sorted(range(len(row)), key=lambda index: (row[index], index))
+        hits = [good[index] for index in order]
+        for k, found in ranks.items():
+            found.append(any(hits[:k]))
+        precisions, halves, before, old = [], [], 0, 1.0
+        for position, hit in enumerate(hits, start=1):
+            new = (before + hit) / position
+            if hit:
+                precisions.append(new)
+                halves.append((old + new) / 2)
+                before += 1
+            old = before / position
+        rectangle.append(sum(precisions) / len(precisions))
+        trapezoid.append(sum(halves) / len(halves))
+    mean = {f"rank{k}": np.mean(found) for k, found in ranks.items()}
+    return {**mean, "mAP": np.mean(rectangle), "mAP_trapezoid": np.mean(trapezoid), "queries": float(len(rectangle))}
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 30), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_search_metrics_equal_brute_force(seed, queries, gallery, tied):
+    generator = np.random.default_rng(seed)
+    distances = generator.integers(0, 4, (queries, gallery)) if tied else generator.random((queries, gallery))
+    relevant = generator.random((queries, gallery)) < generator.random()
+    relevant[0, generator.integers(gallery)] = True
+    ours = search_metrics(torch.tensor(distances, dtype=torch.float64), torch.tensor(relevant))
+    for name, expected in search_by_hand(distances.tolist(), relevant.tolist()).items():
+        assert ours[name] == pytest.approx(expected, abs=1e-12), name
+
+
+def test_search_metrics_known_values():
+    distances = torch.tensor([[0.1, 0.2, 0.3, 0.4]])
+    ours = search_metrics(distances, torch.tensor([[False, True, False, True]]))
+    assert ours["rank1"] == 0 and ours["rank5"] == 1
+    assert ours["mAP"] == pytest.approx((1 / 2 + 2 / 4) / 2)
+    assert ours["mAP_trapezoid"] == pytest.approx(((0 + 1 / 2) / 2 + (1 / 3 + 2 / 4) / 2) / 2)
+
+
+def test_search_metrics_without_a_relevant_image_are_undefined():
+    ours = search_metrics(torch.rand(2, 3), torch.zeros(2, 3, dtype=torch.bool))
+    assert ours["queries"] == 0 and math.isnan(ours["mAP"])
+
+
+def attributes_by_hand(scores, labels, known):
+    accuracies = []
+    for column in range(len(scores[0])):
+        rows = [row for row in range(len(scores)) if known[row][column]]
+        positive = [row for row in rows if labels[row][column]]
+        negative = [row for row in rows if not labels[row][column]]
+        if positive and negative:
+            right = sum(scores[row][column] > 0.5 for row in positive) / len(positive)
+            accuracies.append((right + sum(scores[row][column] <= 0.5 for row in negative) / len(negative)) / 2)
+    instances = []
+    for row in range(len(scores)):
+        columns = [column for column in range(len(scores[0])) if known[row][column]]
+        said = {column for column in columns if scores[row][column] > 0.5}
+        true = {column for column in columns if labels[row][column]}
+        both = len(said & true)
+        instances.append([
+            both / len(said | true) if said | true else 1,
+            both / len(said) if said else 1,
+            both / len(true) if true else 1,
+            2 * both / (len(said) + len(true)) if said or true else 1,
+        ])  # fmt: skip
+    names = ("accuracy", "precision", "recall", "F1")
+    return {"mA": np.mean(accuracies) if accuracies else math.nan, **dict(zip(names, np.mean(instances, axis=0), strict=True))}
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 6))
+@settings(max_examples=200, deadline=None)
+def test_attribute_metrics_equal_brute_force(seed, images, attributes):
+    generator = np.random.default_rng(seed)
+    scores, labels = generator.random((images, attributes)), generator.integers(0, 2, (images, attributes))
+    known = generator.random((images, attributes)) < 0.8
+    ours = attribute_metrics(torch.tensor(scores), torch.tensor(labels), torch.tensor(known))
+    for name, expected in attributes_by_hand(scores.tolist(), labels.tolist(), known.tolist()).items():
+        assert ours[name] == pytest.approx(expected, abs=1e-6, nan_ok=True), name
+    assert ours["known"] == known.sum()
+
+
+def test_par_distances_equal_the_loop_and_ignore_the_unknown():
+    torch.manual_seed(0)
+    attributes, scores = torch.randint(0, 2, (5, 7)).float(), torch.rand(6, 7)
+    known = torch.randint(0, 2, (5, 7)).float()
+    known[0] = 0
+    distances = par_distances(attributes, known, scores)
+    for q in range(5):
+        for g in range(6):
+            squares = [(attributes[q, n] - scores[g, n]).item() ** 2 for n in range(7) if known[q, n]]
+            assert distances[q, g].item() == pytest.approx(math.sqrt(sum(squares)), abs=1e-5)
+    changed = torch.where(known > 0, attributes, 1 - attributes)
+    torch.testing.assert_close(par_distances(changed, known, scores), distances)
+    assert (distances[0] == 0).all()
+
+
+def test_fusion_is_measured_and_the_weight_chosen_on_the_given_distances():
+    relevant = torch.eye(4, dtype=torch.bool)
+    par, embedding = 1 - torch.eye(4), torch.eye(4)
+    fusion = fit_fusion(par * 3, embedding * 2, relevant, (0.1, 5.0))
+    assert fusion == Fusion(par_weight=5.0, max_par=3.0, max_emb=2.0)
+    assert fit_fusion(par, embedding, relevant, (0.1,)).par_weight == 0.1
+    torch.testing.assert_close(fuse(par * 3, embedding * 2, fusion), 5 * par + embedding)

@@ -1,0 +1,108 @@
+"""The checkpoint folder: safetensors, schema, config, metrics; written whole or not at all."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from descry.trainer.config import ExperimentConfig, load_config
+from descry.trainer.labels import TrainingLabels
+from descry.trainer.methods import METHODS
+from descry.trainer.schema import AttributeSchema
+
+WEIGHTS, SCHEMA, CONFIG, METRICS = "model.safetensors", "schema.json", "config.yaml", "metrics.json"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint folder cannot be used; the message names the file and the next step."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained method and what it was trained as.
+
+    Attributes:
+        method: in evaluation mode, on the CPU.
+        digest: SHA-256 of weights and schema, hexadecimal; binds galleries to the model.
+        metrics: content of `metrics.json`.
+    """
+
+    directory: Path
+    method: nn.Module
+    schema: AttributeSchema
+    config: ExperimentConfig
+    metrics: dict[str, Any]
+    digest: str
+
+
+def build_method(
+    config: ExperimentConfig, schema: AttributeSchema, labels: TrainingLabels, load_weights: bool = True
+) -> nn.Module:
+    """The method that `config` names, on the CPU; see `ASMR` for an example."""
+    return METHODS[config.method["name"]](config.method_config(), schema, labels, load_weights)
+
+
+def save_checkpoint(directory: Path, method: nn.Module, config: ExperimentConfig, metrics: dict[str, Any]) -> None:
+    """Write the four files of a checkpoint, each under a temporary name first; the weights come last."""
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in method.state_dict().items()}
+    write_atomically(directory / CONFIG, config.to_yaml().encode())
+    write_atomically(directory / SCHEMA, method.schema.to_json().encode())
+    write_atomically(directory / METRICS, (json.dumps(metrics, indent=2) + "\n").encode())
+    write_atomically(directory / WEIGHTS, safetensors.torch.save(weights, {"format": "pt"}))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` to `path` so that a reader sees the old file or the new one, also after a power cut."""
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(directory: Path) -> Checkpoint:
+    """Rebuild the method from its folder alone; no pickle is read.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the weights belong to another schema or method.
+    """
+    for name in (WEIGHTS, SCHEMA, CONFIG, METRICS):
+        if not (directory / name).is_file():
+            raise CheckpointError(f"{directory / name} does not exist; give the folder that training wrote")
+    schema = AttributeSchema.load(directory / SCHEMA)
+    config = load_config(directory / CONFIG)
+    content = (directory / WEIGHTS).read_bytes()
+    try:
+        weights = safetensors.torch.load(content)
+    except SafetensorError as error:
+        raise CheckpointError(f"{directory / WEIGHTS} is damaged ({error}); copy it again or train again") from error
+    method = build_method(config, schema, _saved_labels(directory, schema, weights), load_weights=False)
+    try:
+        method.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{directory / WEIGHTS} does not fit {directory / CONFIG}: {error}") from error
+    metrics = json.loads((directory / METRICS).read_text(encoding="utf-8"))
+    digest = hashlib.sha256(content + schema.to_json().encode()).hexdigest()
+    return Checkpoint(directory, method.eval(), schema, config, metrics, digest)
+
+
+def _saved_labels(directory: Path, schema: AttributeSchema, weights: dict[str, torch.Tensor]) -> TrainingLabels:
+    patterns = [weights.get(f"pattern_{index}") for index in range(len(schema.groups))]
+    fits = "categories" in weights and weights["categories"].shape[1] == schema.size
+    if not fits or any(p is None or p.shape[1] != g.size for p, g in zip(patterns, schema.groups, strict=True)):
+        raise CheckpointError(
+            f"{directory / WEIGHTS} was trained on another schema than {directory / SCHEMA}: keep the four files together"
+        )
+    return TrainingLabels(weights["categories"], weights["counts"], tuple(patterns))  # type: ignore[arg-type]

@@ -1,0 +1,188 @@
+"""An experiment as data: YAML, then `--a.b=value` overrides, into frozen dataclasses. An unknown key fails."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dacite
+import yaml
+
+from descry.trainer.datasets import DataConfig
+from descry.trainer.methods import METHODS
+from descry.trainer.transforms import ImageConfig
+
+
+class ConfigError(Exception):
+    """A configuration cannot be used; the message names the file or flag, the key and what is valid."""
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage of training with SGD.
+
+    Attributes:
+        name: a stage of the method.
+        epochs: passes over the training split.
+        batch_size: images a process and forward pass; times processes and `accumulate` it is the effective batch.
+        learning_rate: of parameter groups without a multiplier.
+        multipliers: learning-rate factor by parameter group of the method.
+        milestones: epochs (from 0) at whose start the rate is multiplied by `decay`.
+        warmup_steps: optimizer steps of linear warm-up.
+        clip: largest gradient norm; 0 = off.
+    """
+
+    name: str
+    epochs: int
+    batch_size: int = 64
+    learning_rate: float = 0.01
+    multipliers: dict[str, float] = field(default_factory=dict)
+    milestones: tuple[int, ...] = ()
+    decay: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    warmup_steps: int = 0
+    clip: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train.
+
+    Attributes:
+        directory: the checkpoint folder to write.
+        stages: in order.
+        seed: of everything random.
+        mixed_precision: `no`, `bf16`, `fp16`, or `auto`: bf16 where the machine has it in hardware, else no.
+        accumulate: forward passes per optimizer step.
+        workers: data-loading processes.
+        checkpoint_every: optimizer steps between resumable states; 0 = at the end of each epoch.
+        log_every: optimizer steps between lines of `history.jsonl`.
+        max_steps: stop (resumably) after so many optimizer steps in all; 0 = run to the end.
+        keep: `last` weights, or the `best` by mAP on the `val` split.
+        trackers: of Accelerate, by name, beside the JSONL file.
+        device: `auto` or `cpu`.
+    """
+
+    directory: str = "runs/asmr"
+    stages: tuple[StageConfig, ...] = ()
+    seed: int = 0
+    mixed_precision: str = "no"
+    accumulate: int = 1
+    workers: int = 2
+    checkpoint_every: int = 0
+    log_every: int = 10
+    max_steps: int = 0
+    keep: str = "last"
+    trackers: tuple[str, ...] = ()
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """How the PAR distance and the embedding distance are added.
+
+    Attributes:
+        par_weights: candidates of lambda_Ret; the best by mAP on validation data is stored. One candidate is taken as it is.
+    """
+
+    par_weights: tuple[float, ...] = (0.2,)
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """Everything that a run depends on; saved with its checkpoint as `config.yaml`.
+
+    Attributes:
+        method: `name` and the fields of that method's `Config`.
+    """
+
+    method: dict[str, Any]
+    data: DataConfig = field(default_factory=DataConfig)
+    image: ImageConfig = field(default_factory=ImageConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+
+    def method_config(self) -> Any:
+        """The method's own frozen dataclass.
+
+        Raises:
+            ConfigError: the method or one of its keys is unknown.
+        """
+        name = self.method.get("name")
+        if name not in METHODS:
+            raise ConfigError(f"method.name: {name!r} is not one of {', '.join(METHODS)}")
+        fields = {key: value for key, value in self.method.items() if key != "name"}
+        return _build(METHODS[name].Config, fields, "method")
+
+    def to_yaml(self) -> str:
+        """All values, resolved."""
+        method = {"name": self.method["name"], **asdict(self.method_config())}
+        return yaml.safe_dump(_plain({**asdict(self), "method": method}), sort_keys=False)
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Read a YAML file and apply `--a.b=value` overrides (values are YAML).
+
+    Raises:
+        ConfigError: the file is missing or no YAML mapping, or a key or a type is wrong.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist; the shipped experiments are in trainer/configs")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is not a YAML mapping")
+    for override in overrides:
+        _override(content, override)
+    config = _build(ExperimentConfig, content, str(path))
+    _check(config)
+    return config
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, equals, value = override.removeprefix("--").partition("=")
+    if not override.startswith("--") or not equals:
+        raise ConfigError(f"{override!r} is not of the form --section.key=value")
+    *sections, last = key.split(".")
+    try:
+        for section in sections:
+            content = content[int(section)] if isinstance(content, list) else content.setdefault(section, {})
+            if not isinstance(content, (dict, list)):
+                raise ConfigError(f"{override}: {section} holds a value, not keys")
+        content[int(last) if isinstance(content, list) else last] = yaml.safe_load(value)  # type: ignore[call-overload]
+    except (IndexError, ValueError) as error:
+        raise ConfigError(f"{override}: no such position in the list ({error})") from error
+
+
+def _build(kind: type, content: dict[str, Any], source: str) -> Any:
+    # YAML reads 1e-3 as text and 1 as int: both are meant as the float that the field declares.
+    rules = dacite.Config(strict=True, cast=[tuple], type_hooks={float: float})
+    try:
+        return dacite.from_dict(kind, content, rules)
+    except (dacite.DaciteError, ValueError, TypeError) as error:
+        raise ConfigError(f"{source}: {error}") from error
+
+
+def _check(config: ExperimentConfig) -> None:
+    stages = METHODS[config.method["name"]].stages if config.method.get("name") in METHODS else ()
+    config.method_config()
+    for stage in config.train.stages:
+        if stage.name not in stages:
+            raise ConfigError(f"train.stages: {stage.name!r} is not a stage of this method; valid: {', '.join(stages)}")
+    for key, value, valid in (
+        ("train.keep", config.train.keep, ("last", "best")),
+        ("train.device", config.train.device, ("auto", "cpu")),
+        ("train.mixed_precision", config.train.mixed_precision, ("auto", "no", "bf16", "fp16")),
+    ):
+        if value not in valid:
+            raise ConfigError(f"{key}: {value!r} is not one of {', '.join(valid)}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,170 @@
+"""Evaluate a checkpoint: attribute search and attribute recognition on one split of a dataset.
+
+    python -m descry.trainer.evaluate CHECKPOINT [--split test] [--json] [--data.root=DIR]
+
+Protocol: every distinct complete category of the gallery is one query; its images are relevant; no camera filter (ASMR).
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from descry.trainer.checkpoint import CheckpointError, load_checkpoint
+from descry.trainer.config import ConfigError, ImageConfig, load_config
+from descry.trainer.datasets import DatasetError, PersonDataset, load_dataset
+from descry.trainer.labels import match_rows
+from descry.trainer.losses import IGNORE
+from descry.trainer.metrics import attribute_metrics, search_metrics
+from descry.trainer.retrieval import Fusion, embedding_distances, fit_fusion, fuse, par_distances
+from descry.trainer.schema import UNKNOWN, SchemaError
+from descry.trainer.transforms import CropDataset
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What a method says of the crops of a split, on the CPU.
+
+    Attributes:
+        embeddings: float [G, D], unit rows.
+        scores: float [G, N] in 0..1.
+        attributes: uint8 [G, N] labels, 255 = unknown.
+    """
+
+    embeddings: Tensor
+    scores: Tensor
+    attributes: Tensor
+
+
+@dataclass(frozen=True)
+class Queries:
+    """The distinct complete categories of a gallery.
+
+    Attributes:
+        attributes: uint8 [Q, N].
+        relevant: bool [Q, G].
+        seen: bool [Q], whether the category is among the training categories.
+    """
+
+    attributes: Tensor
+    relevant: Tensor
+    seen: Tensor
+
+
+@torch.inference_mode()
+def extract(
+    method: nn.Module, persons: PersonDataset, image: ImageConfig, accelerator: Accelerator, workers: int = 0
+) -> Extracted:
+    """Embed and score all crops, each process its share; every process gets the whole result, in the order of `persons`."""
+    method.eval()
+    loader = accelerator.prepare(DataLoader(CropDataset(persons, image), batch_size=64, num_workers=workers))
+    embeddings, scores = [], []
+    for batch in tqdm(loader, desc="embedding", disable=not accelerator.is_local_main_process, leave=False):
+        unit, features = method.encode_image(batch["image"])
+        unit, probabilities = accelerator.gather_for_metrics((unit, method.attribute_scores(features)))
+        embeddings.append(unit.cpu())
+        scores.append(probabilities.cpu())
+    return Extracted(torch.cat(embeddings), torch.cat(scores), torch.from_numpy(persons.attributes))
+
+
+def category_queries(attributes: Tensor, training_categories: Tensor) -> Queries:
+    """Queries of a gallery with labels uint8 [G, N]; rows with an unknown label are in the gallery but never asked for."""
+    complete = attributes[(attributes != UNKNOWN).all(dim=1)]
+    asked = torch.unique(complete, dim=0)
+    owner = match_rows(attributes, asked)
+    relevant = owner[None, :] == torch.arange(len(asked))[:, None]
+    return Queries(asked, relevant, match_rows(asked, training_categories.cpu()) != IGNORE)
+
+
+@torch.inference_mode()
+def query_distances(method: nn.Module, queries: Queries, gallery: Extracted) -> tuple[Tensor, Tensor]:
+    """PAR and embedding distances [Q, G] of complete descriptions, before fusion."""
+    device = next(method.parameters()).device
+    stated = queries.attributes.float()
+    known = torch.ones_like(stated)
+    encoded = method.encode_attributes(stated.to(device), known.to(device)).cpu()
+    return par_distances(stated, known, gallery.scores), embedding_distances(encoded, gallery.embeddings)
+
+
+def evaluate_search(
+    method: nn.Module, gallery: Extracted, fusion: Fusion | None, par_weights: tuple[float, ...] = ()
+) -> dict[str, Any]:
+    """Search metrics of the embedding, of the PAR head and of both fused, over all, seen and unseen categories.
+
+    Args:
+        fusion: the constants; None measures them here (on validation data) with the best of `par_weights`.
+    """
+    queries = category_queries(gallery.attributes, method.labels.categories)
+    par, embedding = query_distances(method, queries, gallery)
+    fusion = fusion or fit_fusion(par, embedding, queries.relevant, par_weights)
+    groups = {"all": torch.ones_like(queries.seen), "seen": queries.seen, "unseen": ~queries.seen}
+    table = {
+        name: {
+            which: search_metrics(distances[rows], queries.relevant[rows])
+            for which, rows in groups.items()
+            if rows.any()
+        }
+        for name, distances in {"embedding": embedding, "par": par, "fused": fuse(par, embedding, fusion)}.items()
+    }
+    known = gallery.attributes != UNKNOWN
+    return {
+        "search": table,
+        "attributes": attribute_metrics(gallery.scores, gallery.attributes, known),
+        "fusion": asdict(fusion),
+    }
+
+
+def format_table(result: dict[str, Any]) -> str:
+    """The result as aligned text: one row a distance and set of categories, metrics in percent."""
+    names = ("rank1", "rank5", "rank10", "mAP", "mAP_trapezoid")
+    lines = [f"{'distance':<11}{'categories':<12}{'queries':>8}" + "".join(f"{name:>15}" for name in names)]
+    for distance, groups in result["search"].items():
+        for group, metrics in groups.items():
+            values = "".join(f"{100 * metrics[name]:>15.1f}" for name in names)
+            lines.append(f"{distance:<11}{group:<12}{metrics['queries']:>8.0f}{values}")
+    attributes = result["attributes"]
+    lines.append(
+        "PAR head: "
+        + ", ".join(f"{name} {100 * attributes[name]:.1f}" for name in ("mA", "accuracy", "precision", "recall", "F1"))
+    )
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; 0, or 1 with a message when something cannot be used."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--split", default="test", choices=("train", "val", "test"))
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    options, overrides = parser.parse_known_args(arguments)
+    try:
+        checkpoint = load_checkpoint(options.checkpoint)
+        config = load_config(options.checkpoint / "config.yaml", overrides)
+        persons = load_dataset(config.data).subset(options.split)
+        if persons.schema != checkpoint.schema:
+            raise CheckpointError(
+                f"{config.data.root} has another schema than {options.checkpoint}; give the dataset it was trained on"
+            )
+        if not len(persons):
+            raise DatasetError(f"{config.data.root} has no {options.split} split")
+    except (CheckpointError, ConfigError, DatasetError, SchemaError) as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 1
+    accelerator = Accelerator(cpu=config.train.device == "cpu")
+    method = checkpoint.method.to(accelerator.device)
+    gallery = extract(method, persons, config.image, accelerator, config.train.workers)
+    result = evaluate_search(method, gallery, Fusion(**checkpoint.metrics["fusion"]))
+    accelerator.print(json.dumps(result, indent=2) if options.json else format_table(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""What the labels of a training split say: its person categories and the patterns inside each attribute group."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from descry.trainer.losses import IGNORE
+from descry.trainer.schema import UNKNOWN, AttributeSchema
+
+
+@dataclass(frozen=True)
+class TrainingLabels:
+    """Categories and group patterns of a training split; saved with the weights, because both encoders need them.
+
+    Attributes:
+        categories: uint8 [C, N], the distinct fully known attribute vectors, in lexicographic order.
+        counts: int64 [C], images of each.
+        patterns: per group uint8 [K_g, size_g], the distinct values of the group (a choice: each value, and none if seen).
+    """
+
+    categories: Tensor
+    counts: Tensor
+    patterns: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, attributes: np.ndarray, schema: AttributeSchema) -> "TrainingLabels":
+        """Collect them from a label matrix uint8 [n, N] of 0, 1 and `UNKNOWN`.
+
+        Raises:
+            ValueError: no row has all attributes known.
+        """
+        complete = attributes[(attributes != UNKNOWN).all(axis=1)]
+        if not len(complete):
+            raise ValueError(
+                f"none of the {len(attributes)} training rows has all {schema.size} attributes known: a category is a full "
+                "description; label some rows completely or drop the attributes that nobody labelled from the schema"
+            )
+        categories, counts = np.unique(complete, axis=0, return_counts=True)
+        patterns = tuple(torch.from_numpy(_patterns(attributes[:, where], group.kind)) for group, where in schema)
+        return cls(torch.from_numpy(categories), torch.from_numpy(counts), patterns)
+
+    def group_labels(self, attributes: Tensor) -> Tensor:
+        """Index of each row's pattern inside each group: int64 [n, G]; `IGNORE` where an element is unknown."""
+        sizes = [pattern.shape[1] for pattern in self.patterns]
+        return torch.stack(
+            [
+                match_rows(part, pattern)
+                for part, pattern in zip(attributes.split(sizes, 1), self.patterns, strict=True)
+            ],
+            dim=1,
+        )
+
+    def category_labels(self, attributes: Tensor) -> Tensor:
+        """Index of each row's category: int64 [n]; `IGNORE` where unknown or unseen."""
+        return match_rows(attributes, self.categories)
+
+
+def _patterns(columns: np.ndarray, kind: str) -> np.ndarray:
+    seen = np.unique(columns[(columns != UNKNOWN).all(axis=1)], axis=0)
+    size = columns.shape[1]
+    legal = np.array([[0], [1]], np.uint8) if kind == "binary" else np.eye(size, dtype=np.uint8)
+    return np.unique(np.concatenate([seen, legal] if kind != "multi" or not len(seen) else [seen]), axis=0)
+
+
+def match_rows(rows: Tensor, table: Tensor) -> Tensor:
+    """Position in `table` uint8 [K, s] of each of `rows` uint8 [n, s]; `IGNORE` where it is not there: int64 [n]."""
+    ones, pattern = rows.float(), table.to(rows.device).float()
+    mismatches = ones @ (1 - pattern).T + (1 - ones) @ pattern.T
+    found = (mismatches == 0) & (rows != UNKNOWN).all(dim=1, keepdim=True)
+    return torch.where(found.any(dim=1), found.int().argmax(dim=1), IGNORE)

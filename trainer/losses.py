@@ -1,0 +1,106 @@
+"""Losses that methods share: pure functions of tensors, constants named after the papers' symbols."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORE = -1
+
+
+def masked_group_cross_entropy(logits: list[Tensor], labels: Tensor) -> Tensor:
+    """Sum over attribute groups of the softmax cross-entropy, mean over the known labels (ASMR supplement, Eq. 1).
+
+    Args:
+        logits: one [B, K_g] a group.
+        labels: int64 [B, G], the class inside each group; `IGNORE` where unknown.
+
+    Returns:
+        A scalar; a group without a known label adds 0.
+    """
+    total = logits[0].new_zeros(())
+    for group, scores in enumerate(logits):
+        known = (labels[:, group] != IGNORE).sum().clamp(min=1)
+        summed = F.cross_entropy(scores.float(), labels[:, group], ignore_index=IGNORE, reduction="sum")
+        total = total + summed / known
+    return total
+
+
+def modality_alignment(
+    images: Tensor, categories: Tensor, labels: Tensor, *, sigma: float = 12.0, gamma: float = 0.2
+) -> Tensor:
+    """Pull images to their category within an angular margin (ASMR, Eq. 2; ArcFace's hard branch included).
+
+    L_MA = mean_b -log softmax_c(s_bc)[y_b], s_bc = sigma * phi(cos theta_bc) for c = y_b, sigma * cos theta_bc otherwise,
+    phi(cos theta) = cos(theta + gamma), or cos theta - gamma sin(pi - gamma) where theta + gamma would pass pi.
+
+    Args:
+        images: [B, D] image embeddings; normalised here.
+        categories: [C, D] embeddings of all training categories; normalised here.
+        labels: int64 [B], the category of each image; `IGNORE` leaves the image out.
+        sigma: scale of the logits.
+        gamma: angular margin in radians.
+
+    Returns:
+        A scalar; 0 when no image has a category.
+    """
+    kept = labels != IGNORE
+    cosine = F.normalize(images.float()[kept], dim=1) @ F.normalize(categories.float(), dim=1).T
+    labels = labels[kept]
+    if labels.numel() == 0:
+        return cosine.sum()
+    positive = cosine.gather(1, labels[:, None])
+    # The clamp keeps the gradient of the square root finite when an image meets its category exactly.
+    sine = (1 - positive.square()).clamp(min=1e-12).sqrt()
+    shifted = positive * math.cos(gamma) - sine * math.sin(gamma)
+    past_pi = positive <= math.cos(math.pi - gamma)
+    shifted = torch.where(past_pi, positive - math.sin(math.pi - gamma) * gamma, shifted)
+    return F.cross_entropy(sigma * cosine.scatter(1, labels[:, None], shifted), labels)
+
+
+def group_hamming(group_labels: Tensor, weights: Tensor) -> Tensor:
+    """Weighted Hamming distance d_ij = sum_k w_k [a_i^(k) != a_j^(k)] between categories (ASMR).
+
+    One matrix product over one-hot group labels: no [C, C, G] tensor, and autograd keeps two [C, sum K_g] factors only.
+
+    Args:
+        group_labels: int64 [C, G], the class of each category inside each group.
+        weights: [G] importance of each group.
+
+    Returns:
+        [C, C], symmetric with a zero diagonal (to rounding).
+    """
+    one_hot = [F.one_hot(column).to(weights.dtype) for column in group_labels.T]
+    weighted = torch.cat([weight * columns for weight, columns in zip(weights, one_hot, strict=True)], dim=1)
+    return weights.sum() - weighted @ torch.cat(one_hot, dim=1).T
+
+
+def adaptive_semantic_margin(
+    categories: Tensor, group_labels: Tensor, weights: Tensor, *, temperature: float
+) -> Tensor:
+    """Make the cosines between categories follow their semantic affinity (ASMR's regulariser).
+
+    L_ASMR = 2 / (C^2 - C) * sum_{i<j} (c_ij - mu - delta_ij)^2, c_ij the cosine of categories i and j, mu the mean of all
+    c_ij, delta_ij = sigmoid(1 - d_ij / T), d_ij the weighted Hamming distance. Gradients reach c, mu and the weights.
+
+    Args:
+        categories: [C, D] embeddings of all training categories; normalised here.
+        group_labels: int64 [C, G].
+        weights: [G].
+        temperature: T; 10 for Market-1501's 10 groups, 8.5 for PETA's 17.
+
+    Returns:
+        A scalar; 0 for fewer than two categories.
+    """
+    unit = F.normalize(categories.float(), dim=1)
+    count = unit.shape[0]
+    if count < 2:
+        return unit.sum() * 0
+    # Each unordered pair appears twice off the diagonal: sums over all i != j are means over pairs after the division.
+    pairs = count * count - count
+    off_diagonal = 1 - torch.eye(count, device=unit.device)
+    cosine = unit @ unit.T
+    mean = (cosine * off_diagonal).sum() / pairs
+    affinity = torch.sigmoid(1 - group_hamming(group_labels, weights.float()) / temperature)
+    return ((cosine - mean - affinity).square() * off_diagonal).sum() / pairs

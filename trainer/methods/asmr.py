@@ -1,0 +1,200 @@
+"""ASMR: attribute-based person search with an adaptive semantic margin regulariser (Jeong, Park, Kwak, ICCV 2021).
+
+Stage `pretrain` trains the backbone with one softmax classifier per attribute group (supplement, Eq. 1). Stage `align` pulls
+every image to its person category within a margin and makes the categories' cosines follow their semantic affinity:
+L = L_MA + lambda * L_ASMR (Eq. 1) over all training categories.
+
+The classifiers also serve as PAR head. They keep following the backbone during `align`, on detached features, so that the
+method's own gradients stay those of the paper.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from descry.trainer.backbones import Backbone, BackboneConfig
+from descry.trainer.labels import TrainingLabels
+from descry.trainer.losses import adaptive_semantic_margin, masked_group_cross_entropy, modality_alignment
+from descry.trainer.methods.completion import complete_attributes
+from descry.trainer.schema import AttributeSchema
+
+
+@dataclass(frozen=True)
+class ASMRConfig:
+    """Constants of the method; the defaults are the paper's for Market-1501.
+
+    Attributes:
+        backbone: the image network.
+        embedding_size: D.
+        sigma, gamma: scale and angular margin of L_MA.
+        weight: lambda, the weight of L_ASMR (PETA 4, Market-1501 6, PA-100K 5); 0 = modality alignment alone.
+        temperature: T of the semantic affinity; 0 = the number of groups (Market-1501's setting).
+        group_weights: `one_plus` is the paper's w = 1 + W, `released` the Market code's w = W; W ~ U(-0.25, 0.25).
+        freeze_batch_norm: keep the backbone's running statistics in `align`.
+    """
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    embedding_size: int = 128
+    sigma: float = 12.0
+    gamma: float = 0.2
+    weight: float = 6.0
+    temperature: float = 0.0
+    group_weights: str = "one_plus"
+    freeze_batch_norm: bool = True
+
+
+class ASMR(nn.Module):
+    """The two encoders, the group classifiers and their losses; `train_stage` says which loss `forward` computes."""
+
+    Config = ASMRConfig
+    stages = ("pretrain", "align")
+
+    categories: Tensor
+    counts: Tensor
+
+    def __init__(
+        self, config: ASMRConfig, schema: AttributeSchema, labels: TrainingLabels, load_weights: bool = True
+    ) -> None:
+        """Build the modules for `schema` and the categories of the training split.
+
+        Raises:
+            ValueError: `group_weights` is not one of its two values.
+        """
+        super().__init__()
+        if config.group_weights not in ("one_plus", "released"):
+            raise ValueError(f"method.group_weights: {config.group_weights!r} is not one_plus or released")
+        self.config, self.schema = config, schema
+        self.stage = "align"
+        self.embedding_size = config.embedding_size
+        self.backbone = Backbone(config.backbone, load_weights)
+        width = self.backbone.channels
+        self.image_head = perceptron(width, 512, 128, config.embedding_size)
+        self.category_encoder = perceptron(schema.size, 512, 128, config.embedding_size)
+        self.classifiers = nn.ModuleList(
+            nn.Sequential(perceptron(width, 512, 128, len(pattern)), nn.BatchNorm1d(len(pattern)))
+            for pattern in labels.patterns
+        )
+        self.group_offsets = nn.Parameter(torch.empty(len(schema.groups)).uniform_(-0.25, 0.25))
+        self.register_buffer("categories", labels.categories)
+        self.register_buffer("counts", labels.counts)
+        for index, pattern in enumerate(labels.patterns):
+            self.register_buffer(f"pattern_{index}", pattern)
+
+    @property
+    def labels(self) -> TrainingLabels:
+        """Categories and group patterns of the training split, on the device of the method."""
+        patterns = tuple(getattr(self, f"pattern_{index}") for index in range(len(self.schema.groups)))
+        return TrainingLabels(self.categories, self.counts, patterns)
+
+    def begin_stage(self, stage: str) -> None:
+        """Select the loss of `forward` and train exactly the parameters of that stage."""
+        self.stage = stage
+        self.requires_grad_(False)
+        for parameters in self.parameter_groups(stage).values():
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+
+    def parameter_groups(self, stage: str) -> dict[str, list[nn.Parameter]]:
+        """Trained parameters of a stage by the name under which a config scales their learning rate.
+
+        Raises:
+            ValueError: no such stage.
+        """
+        image = list(self.backbone.parameters())
+        classifiers = list(self.classifiers.parameters())
+        if stage == "pretrain":
+            return {"image": image, "classifiers": classifiers}
+        if stage != "align":
+            raise ValueError(f"asmr has no stage {stage!r}; valid: {', '.join(self.stages)}")
+        groups = {
+            "image": image + list(self.image_head.parameters()),
+            "category": list(self.category_encoder.parameters()),
+            "classifiers": classifiers,
+        }
+        return {**groups, "group_weights": [self.group_offsets]} if self.config.weight else groups
+
+    def train(self, mode: bool = True) -> "ASMR":
+        """As `nn.Module.train`, but the backbone's batch norms stay in evaluation mode in `align`."""
+        super().train(mode)
+        if mode and self.stage == "align" and self.config.freeze_batch_norm:
+            self.backbone.freeze_batch_norm()
+        return self
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Losses of the current stage for `image` uint8 [B, 3, H, W] and `attributes` uint8 [B, N] (255 = unknown)."""
+        features = self.features(batch["image"])
+        # Mixed precision ends here: the losses are computed in float32.
+        with torch.autocast(features.device.type, enabled=False):
+            return self._losses(features.float(), batch["attributes"])
+
+    def _losses(self, features: Tensor, attributes: Tensor) -> dict[str, Tensor]:
+        if self.stage == "pretrain":
+            classification = self.classification_loss(features, attributes)
+            return {"loss": classification, "classification": classification.detach()}
+        embeddings = self.category_encoder(self.categories.float())
+        alignment = modality_alignment(
+            self.image_head(features),
+            embeddings,
+            self.labels.category_labels(attributes),
+            sigma=self.config.sigma,
+            gamma=self.config.gamma,
+        )
+        margin = self.semantic_margin_loss(embeddings) if self.config.weight else alignment.new_zeros(())
+        classification = self.classification_loss(features.detach(), attributes)
+        return {
+            "loss": alignment + self.config.weight * margin + classification,
+            "alignment": alignment.detach(),
+            "semantic_margin": margin.detach(),
+            "classification": classification.detach(),
+        }
+
+    def features(self, images: Tensor) -> Tensor:
+        """Globally average-pooled features [B, F] of images uint8 [B, 3, H, W]."""
+        return self.backbone(images).float().mean(dim=(2, 3))
+
+    def classification_loss(self, features: Tensor, attributes: Tensor) -> Tensor:
+        """Supplement, Eq. 1, over the known groups of `attributes` uint8 [B, N]."""
+        logits = [classifier(features) for classifier in self.classifiers]
+        return masked_group_cross_entropy(logits, self.labels.group_labels(attributes))
+
+    def semantic_margin_loss(self, embeddings: Tensor) -> Tensor:
+        """L_ASMR over all training categories, embeddings [C, D]."""
+        weights = self.group_offsets + (1.0 if self.config.group_weights == "one_plus" else 0.0)
+        temperature = self.config.temperature or float(len(self.schema.groups))
+        labels = self.labels.group_labels(self.categories)
+        return adaptive_semantic_margin(embeddings, labels, weights, temperature=temperature)
+
+    def encode_image(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit embedding [B, D] and features [B, F] of images uint8 [B, 3, H, W]."""
+        features = self.features(images).float()
+        return F.normalize(self.image_head(features).float(), dim=1), features
+
+    def attribute_scores(self, features: Tensor) -> Tensor:
+        """PAR scores [B, N] in 0..1: the softmax of each group's patterns, summed over the patterns that have the element."""
+        scores = [
+            classifier(features).float().softmax(dim=1) @ pattern.float()
+            for classifier, pattern in zip(self.classifiers, self.labels.patterns, strict=True)
+        ]
+        return torch.cat(scores, dim=1).clamp(0, 1)
+
+    def encode_attributes(self, attributes: Tensor, known: Tensor) -> Tensor:
+        """Unit query embedding [B, D] of a description, attributes and known float [B, N].
+
+        A complete description gives the category encoder's embedding; what is unknown is averaged over 32 completions.
+        """
+        completed = complete_attributes(attributes, known, self.categories, self.counts)
+        units = F.normalize(self.category_encoder(completed).float(), dim=2)
+        return F.normalize(units.mean(dim=1), dim=1)
+
+
+def perceptron(*sizes: int) -> nn.Sequential:
+    """Linear layers with ReLU between; kaiming-normal (fan out) weights, zero biases (the released code)."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+        linear = nn.Linear(inputs, outputs)
+        nn.init.kaiming_normal_(linear.weight, mode="fan_out")
+        nn.init.zeros_(linear.bias)
+        layers += [linear, nn.ReLU()]
+    return nn.Sequential(*layers[:-1])

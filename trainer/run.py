@@ -1,0 +1,126 @@
+"""Train a method: `accelerate launch trainer/run.py --config trainer/configs/asmr_synthetic.yaml [--a.b=value …] [--resume]`."""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+try:
+    from descry.trainer.checkpoint import build_method, save_checkpoint
+except ModuleNotFoundError as missing:
+    sys.exit(f"{missing}: install the project first, `pip install -e '.[train]'`")
+
+from accelerate import Accelerator, DataLoaderConfiguration
+from accelerate.utils import ProjectConfiguration, set_seed
+
+from descry.trainer.config import ConfigError, ExperimentConfig, load_config
+from descry.trainer.datasets import DatasetError, PersonDataset, load_dataset
+from descry.trainer.evaluate import evaluate_search, extract, format_table
+from descry.trainer.labels import TrainingLabels
+from descry.trainer.loop import Trainer
+from descry.trainer.precision import has_native_bfloat16
+from descry.trainer.schema import SchemaError
+from descry.trainer.state import latest_state
+
+
+def build_accelerator(config: ExperimentConfig) -> Accelerator:
+    """Accelerate as the config asks for it, with reproducible shuffling."""
+    train = config.train
+    automatic = "bf16" if has_native_bfloat16() else "no"
+    return Accelerator(
+        cpu=train.device == "cpu",
+        mixed_precision=automatic if train.mixed_precision == "auto" else train.mixed_precision,
+        gradient_accumulation_steps=train.accumulate,
+        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=train.seed),
+        log_with=list(train.trackers) or None,
+        project_config=ProjectConfiguration(train.directory, logging_dir=str(Path(train.directory) / "trackers")),
+    )
+
+
+def train(config: ExperimentConfig, resume: bool = False) -> dict[str, Any]:
+    """Train what `config` describes and write its checkpoint folder.
+
+    Returns:
+        The metrics of the last evaluation; empty when `max_steps` ended the run before one.
+
+    Raises:
+        DatasetError: the dataset cannot be used.
+        FileExistsError: the folder holds a run and `resume` is off.
+    """
+    directory = Path(config.train.directory)
+    if not resume and (latest_state(directory) or (directory / "model.safetensors").exists()):
+        raise FileExistsError(f"{directory} holds a run: pass --resume, or choose another --train.directory")
+    accelerator = build_accelerator(config)
+    accelerator.print(config.to_yaml())
+    set_seed(config.train.seed)
+    with accelerator.main_process_first():
+        persons = load_dataset(config.data)
+    training, validation = persons.subset("train"), persons.subset("val")
+    method = build_method(config, persons.schema, TrainingLabels.of(training.attributes, persons.schema))
+    accelerator.init_trackers("descry", {"config": config.to_yaml()})
+    result: dict[str, Any] = {}
+
+    def after_epoch(stage: str, epoch: int) -> dict[str, float]:
+        last = epoch == next(item.epochs for item in config.train.stages if item.name == stage)
+        if stage != method.stages[-1] or not (last or len(validation)):
+            return {}
+        result.update(validate(method, validation if len(validation) else training, config, accelerator))
+        search = result["search"]["fused"]["all"]
+        accelerator.print(f"{stage} {epoch}: {json.dumps({name: round(value, 4) for name, value in search.items()})}")
+        return {**search, "mA": result["attributes"]["mA"]} if len(validation) else {}
+
+    def save(metrics: dict[str, float]) -> None:
+        split = "val" if len(validation) else "train"
+        save_checkpoint(directory, method, config, {"split": split, "data": describe(persons), **result})
+
+    started = time.monotonic()
+    trainer = Trainer(config, method, training, accelerator, after_epoch, save)
+    progress = trainer.run(resume)
+    accelerator.end_training()
+    accelerator.print(f"{progress.total} steps, {time.monotonic() - started:.0f} s; the checkpoint is {directory}")
+    return result
+
+
+def validate(method: Any, persons: PersonDataset, config: ExperimentConfig, accelerator: Accelerator) -> dict[str, Any]:
+    """Evaluate on `persons` and measure the fusion there."""
+    gallery = extract(method.to(accelerator.device), persons, config.image, accelerator, config.train.workers)
+    return evaluate_search(method, gallery, None, config.fusion.par_weights)
+
+
+def describe(persons: PersonDataset) -> dict[str, Any]:
+    """Name and size of each split, for `metrics.json`."""
+    return {"name": persons.name, **{split: len(persons.subset(split)) for split in ("train", "val", "test")}}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; 0, or 1 with a message when something cannot be used."""
+    parser = argparse.ArgumentParser(description="Train a method.", epilog="Any config value: --section.key=value")
+    parser.add_argument(
+        "--config", type=Path, required=True, help="an experiment, e.g. trainer/configs/asmr_synthetic.yaml"
+    )
+    parser.add_argument("--resume", action="store_true", help="continue from the last saved state")
+    options, overrides = parser.parse_known_args(arguments)
+    try:
+        config = load_config(options.config, overrides)
+        result = train(config, options.resume)
+    except (
+        ConfigError,
+        DatasetError,
+        SchemaError,
+        FileExistsError,
+        FileNotFoundError,
+        FloatingPointError,
+        ValueError,
+    ) as error:
+        print(f"train: {error}", file=sys.stderr)
+        return 1
+    if result:
+        print(format_table(result))
+        print(f"next: python -m descry.export {config.train.directory} --repository model_repository", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
