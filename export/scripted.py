@@ -1,0 +1,126 @@
+"""The four TorchScript models of a method: tensors in, a tuple of tensors out, any batch size, no device inside."""
+
+import copy
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from descry.trainer.checkpoint import Checkpoint
+from descry.trainer.retrieval import Fusion
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class ImageEncoder(nn.Module):
+    """uint8 [B, 3, H, W] -> unit embedding [B, D], features [B, F]; normalisation inside, the backbone in `precision`."""
+
+    def __init__(self, method: nn.Module, precision: str) -> None:
+        """Copy the method, so that the caller's stays float32."""
+        super().__init__()
+        self.method = copy.deepcopy(method).eval()
+        self.method.backbone.network.to(dtype=PRECISIONS[precision])
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        embedding, features = self.method.encode_image(images)
+        return embedding, features.flatten(1)
+
+
+class ParHead(nn.Module):
+    """Features [B, F] -> PAR scores [B, N] in 0..1."""
+
+    def __init__(self, method: nn.Module) -> None:
+        """Wrap the method."""
+        super().__init__()
+        self.method = method
+
+    def forward(self, features: Tensor) -> Tensor:
+        """See the class."""
+        return self.method.attribute_scores(features)
+
+
+class AttributeEncoder(nn.Module):
+    """Attributes and known [B, N] -> unit query embedding [B, D]."""
+
+    def __init__(self, method: nn.Module) -> None:
+        """Wrap the method."""
+        super().__init__()
+        self.method = method
+
+    def forward(self, attributes: Tensor, known: Tensor) -> Tensor:
+        """See the class."""
+        return self.method.encode_attributes(attributes, known)
+
+
+class FuseDistances(nn.Module):
+    """Query [B, D], attributes, known [B, N], weight [B, 1], embedding [B, D], scores [B, N] -> distances and terms.
+
+    A negative weight means the one measured on validation data.
+    """
+
+    def __init__(self, fusion: Fusion) -> None:
+        """Keep the constants."""
+        super().__init__()
+        self.fusion = fusion
+
+    def forward(
+        self, query: Tensor, attributes: Tensor, known: Tensor, weight: Tensor, embedding: Tensor, scores: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Fused distance [B, 1], its PAR and embedding summands [B, 1], squared differences [B, N]."""
+        terms = known * (attributes - scores).square()
+        par = terms.sum(1, keepdim=True).sqrt() / self.fusion.max_par
+        apart = (1 - (query * embedding).sum(1, keepdim=True)) / self.fusion.max_emb
+        chosen = torch.where(weight < 0, torch.full_like(weight, self.fusion.par_weight), weight)
+        return chosen * par + apart, par, apart, terms
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """One model before and after TorchScript, with example inputs of batch 2."""
+
+    name: str
+    eager: nn.Module
+    traced: torch.jit.ScriptModule
+    examples: tuple[Tensor, ...]
+
+    def save(self, path: Path) -> None:
+        """Write `path` with the inputs' types and shapes inside, for warm-up."""
+        inputs = [[str(example.dtype).removeprefix("torch."), list(example.shape[1:])] for example in self.examples]
+        torch.jit.save(self.traced, str(path), _extra_files={"inputs.json": json.dumps(inputs)})
+
+
+@torch.inference_mode()
+def script_models(checkpoint: Checkpoint, precision: str) -> list[Scripted]:
+    """Trace and freeze the models of `docs/wire.md`; the eager twins compute in float32."""
+    method = checkpoint.method.eval()
+    fusion = Fusion(**checkpoint.metrics["fusion"])
+    image = checkpoint.config.image
+    images = torch.randint(0, 256, (2, 3, image.height, image.width), dtype=torch.uint8)
+    embedding, features = ImageEncoder(method, "float32")(images)
+    attributes = torch.zeros(2, checkpoint.schema.size)
+    known = torch.ones_like(attributes)
+    weight = torch.full((2, 1), -1.0)
+    distances = (embedding, attributes, known, weight, embedding, torch.rand_like(attributes))
+    return [
+        _script("image_encoder", ImageEncoder(method, "float32"), ImageEncoder(method, precision), (images,)),
+        _script("par_head", ParHead(method), ParHead(method), (features,)),
+        _script("attribute_encoder", AttributeEncoder(method), AttributeEncoder(method), (attributes, known)),
+        _script("fuse_distances", FuseDistances(fusion), FuseDistances(fusion), distances),
+    ]
+
+
+def _script(name: str, eager: nn.Module, module: nn.Module, examples: tuple[Tensor, ...]) -> Scripted:
+    # Inference tensors may not become constants of a graph.
+    examples = tuple(example.clone() for example in examples)
+    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+        # TorchScript is what every Triton serves; torch's advice to use torch.export is noted in docs/export.md.
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        examples = tuple(example.clone() for example in examples)
+        traced = torch.jit.freeze(torch.jit.trace(module.eval(), examples, check_trace=False))
+    return Scripted(name, eager.eval(), traced, examples)
