@@ -3,6 +3,8 @@
 import copy
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,10 +92,11 @@ class Scripted:
     def save(self, path: Path) -> None:
         """Write `path` with the inputs' types and shapes inside, for warm-up."""
         inputs = [[str(example.dtype).removeprefix("torch."), list(example.shape[1:])] for example in self.examples]
-        torch.jit.save(self.traced, str(path), _extra_files={"inputs.json": json.dumps(inputs)})
+        with torchscript_is_meant():
+            torch.jit.save(self.traced, str(path), _extra_files={"inputs.json": json.dumps(inputs)})
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def script_models(checkpoint: Checkpoint, precision: str) -> list[Scripted]:
     """Trace and freeze the models of `docs/wire.md`; the eager twins compute in float32."""
     method = checkpoint.method.eval()
@@ -114,13 +117,15 @@ def script_models(checkpoint: Checkpoint, precision: str) -> list[Scripted]:
 
 
 def _script(name: str, eager: nn.Module, module: nn.Module, examples: tuple[Tensor, ...]) -> Scripted:
-    # Inference tensors may not become constants of a graph.
-    examples = tuple(example.clone() for example in examples)
-    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
-        # TorchScript is what every Triton serves; torch's advice to use torch.export is noted in docs/export.md.
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        examples = tuple(example.clone() for example in examples)
+    with torchscript_is_meant():
         traced = torch.jit.freeze(torch.jit.trace(module.eval(), examples, check_trace=False))
     return Scripted(name, eager.eval(), traced, examples)
+
+
+@contextmanager
+def torchscript_is_meant() -> Iterator[None]:
+    """Silence torch's advice to use torch.export: TorchScript is what every Triton release serves (docs/export.md)."""
+    with warnings.catch_warnings():
+        for kind in (FutureWarning, DeprecationWarning, torch.jit.TracerWarning):
+            warnings.simplefilter("ignore", kind)
+        yield

@@ -14,9 +14,7 @@ SCHEMA = AttributeSchema(
         AttributeGroup("bag", ("backpack", "handbag"), "multi", "carrying"),
     ),
 )
-ROWS = np.array(
-    [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 0, 1, 1], [1, 0, 1, 0, 1], [UNKNOWN, 0, 1, 1, 0]], np.uint8
-)
+ROWS = np.array([[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 0, 1, 1], [1, 0, 1, 0, 1], [UNKNOWN, 0, 1, 1, 0]], np.uint8)
 
 
 def test_categories_are_the_distinct_complete_rows():

@@ -37,7 +37,9 @@ def alignment_by_hand(images, categories, labels, sigma, gamma):
 def margin_by_hand(categories, labels, weights, temperature):
     count = len(categories)
     pairs = [(i, j) for i in range(count) for j in range(i + 1, count)]
-    cosine = {(i, j): sum(a * b for a, b in zip(unit(categories[i]), unit(categories[j]), strict=True)) for i, j in pairs}
+    cosine = {
+        (i, j): sum(a * b for a, b in zip(unit(categories[i]), unit(categories[j]), strict=True)) for i, j in pairs
+    }
     mean = 2 / (count**2 - count) * sum(cosine.values())
     total = 0.0
     for i, j in pairs:
@@ -54,7 +56,9 @@ def test_modality_alignment_equals_the_loop(sigma, gamma):
     labels = torch.tensor([0, 1, 6, IGNORE, 3, 3, 2, IGNORE, 5])
     images[0] = -categories[0]  # the hard branch: the angle plus the margin passes pi
     expected = alignment_by_hand(images.tolist(), categories.tolist(), labels.tolist(), sigma, gamma)
-    assert modality_alignment(images, categories, labels, sigma=sigma, gamma=gamma).item() == pytest.approx(expected, rel=1e-5)
+    assert modality_alignment(images, categories, labels, sigma=sigma, gamma=gamma).item() == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_modality_alignment_known_value():
@@ -105,7 +109,9 @@ def test_semantic_margin_identity():
     cosine = (cosine @ cosine.T)[upper[0], upper[1]]
     affinity = torch.sigmoid(1 - group_hamming(labels, weights)[upper[0], upper[1]] / 10)
     expected = (cosine - affinity).var(unbiased=False) + affinity.mean() ** 2
-    assert adaptive_semantic_margin(categories, labels, weights, temperature=10).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert adaptive_semantic_margin(categories, labels, weights, temperature=10).item() == pytest.approx(
+        expected.item(), rel=1e-5
+    )
 
 
 def test_semantic_margin_gradients_reach_embeddings_and_weights():
@@ -118,7 +124,12 @@ def test_semantic_margin_gradients_reach_embeddings_and_weights():
 
 
 def test_semantic_margin_of_one_category_is_zero():
-    assert adaptive_semantic_margin(torch.randn(1, 4), torch.zeros(1, 2, dtype=torch.long), torch.ones(2), temperature=2).item() == 0
+    assert (
+        adaptive_semantic_margin(
+            torch.randn(1, 4), torch.zeros(1, 2, dtype=torch.long), torch.ones(2), temperature=2
+        ).item()
+        == 0
+    )
 
 
 def test_group_hamming_equals_the_loop():

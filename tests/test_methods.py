@@ -83,7 +83,9 @@ def test_a_complete_description_ignores_the_training_counts(method):
     method.eval()
     stated = torch.from_numpy(training_rows(5)).float()
     expected = functional.normalize(method.category_encoder(stated), dim=1)
-    torch.testing.assert_close(method.encode_attributes(stated, torch.ones_like(stated)), expected, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        method.encode_attributes(stated, torch.ones_like(stated)), expected, atol=1e-6, rtol=1e-5
+    )
 
 
 def test_what_is_unknown_never_moves_the_query(method):

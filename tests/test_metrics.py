@@ -83,7 +83,10 @@ def attributes_by_hand(scores, labels, known):
             2 * both / (len(said) + len(true)) if said or true else 1,
         ])  # fmt: skip
     names = ("accuracy", "precision", "recall", "F1")
-    return {"mA": np.mean(accuracies) if accuracies else math.nan, **dict(zip(names, np.mean(instances, axis=0), strict=True))}
+    return {
+        "mA": np.mean(accuracies) if accuracies else math.nan,
+        **dict(zip(names, np.mean(instances, axis=0), strict=True)),
+    }
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 6))

@@ -67,10 +67,16 @@ def test_json_round_trip(tmp_path):
         ("{", "is not an attribute schema"),
         ('{"name": "x"}', "groups"),
         ('{"name": "x", "groups": []}', "at least one"),
-        ('{"name": "x", "groups": [{"name": "a", "values": ["1"], "kind": "binary", "part": "head"}]}', "names two values"),
+        (
+            '{"name": "x", "groups": [{"name": "a", "values": ["1"], "kind": "binary", "part": "head"}]}',
+            "names two values",
+        ),
         ('{"name": "x", "groups": [{"name": "a", "values": ["1"], "kind": "many", "part": "head"}]}', "kind 'many'"),
         ('{"name": "x", "groups": [{"name": "a", "values": ["1"], "kind": "multi", "part": "tail"}]}', "part 'tail'"),
-        ('{"name": "x", "groups": [{"name": "a", "values": ["none"], "kind": "multi", "part": "head"}]}', "understood already"),
+        (
+            '{"name": "x", "groups": [{"name": "a", "values": ["none"], "kind": "multi", "part": "head"}]}',
+            "understood already",
+        ),
     ],
 )
 def test_a_wrong_schema_file_is_named(tmp_path, text, message):

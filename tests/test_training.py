@@ -10,6 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 import yaml
+from people import render_people
 
 from descry.trainer import run
 from descry.trainer.checkpoint import CheckpointError, load_checkpoint, write_atomically
@@ -18,7 +19,6 @@ from descry.trainer.datasets import load_dataset
 from descry.trainer.run import train
 from descry.trainer.state import History
 from descry.trainer.transforms import CropDataset
-from people import render_people
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENT = {

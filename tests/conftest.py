@@ -1,0 +1,48 @@
+"""Fixtures: a model repository of tiny models, and one real server that serves it for the whole run."""
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+# Modules beside the tests, and the repository's own, which Triton imports by their bare names as well.
+sys.path[:0] = [str(TESTS), str(TESTS.parent / "model_repository" / "gallery_search" / "1")]
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model repository that is exported from tiny random models; read only."""
+    from tiny_models import tiny_repository
+
+    return tiny_repository(tmp_path_factory.mktemp("repository") / "models")
+
+
+@pytest.fixture(scope="session")
+def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator["TritonServer"]:  # noqa: F821
+    """A running `TritonServer` on free ports with a gallery of its own, shared by all tests: use ids of your own."""
+    if importlib.util.find_spec("pytriton") is None:
+        pytest.skip("the wheel nvidia-pytriton is not installed")
+    from descry.client.serve import TritonServer
+
+    folder = tmp_path_factory.mktemp("server")
+    with TritonServer(repository, folder / "gallery.sqlite", "127.0.0.1", 0, 0, 0, folder / "triton.log") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of synthetic pedestrians with labels; read only."""
+    from people import render_people
+
+    return render_people(tmp_path_factory.mktemp("people") / "crops", persons=40, images_per_person=4)
+
+
+@pytest.fixture(scope="session")
+def trained(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of ASMR after a few steps on `people`; read only."""
+    from experiments import train_briefly
+
+    return train_briefly(people, tmp_path_factory.mktemp("trained") / "asmr")

@@ -1,0 +1,118 @@
+"""Export of a briefly trained ASMR: parity, refusal, and a repository that is whole or absent."""
+
+import json
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from descry.export import __main__ as command
+from descry.export import parity, repository
+from descry.export.parity import BATCHES, ParityError, check_parity, measure_parity
+from descry.export.scripted import ImageEncoder, script_models
+from descry.trainer.checkpoint import load_checkpoint
+
+MODELS = ("image_encoder", "par_head", "attribute_encoder", "fuse_distances")
+
+
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory) -> Path:
+    target = tmp_path_factory.mktemp("export") / "models"
+    assert command.main([str(trained), "--repository", str(target), "--precision", "float32"]) == 0
+    return target
+
+
+def test_an_export_holds_models_schema_and_fusion(trained, exported):
+    checkpoint = load_checkpoint(trained)
+    assert all((exported / name / "1" / "model.pt").is_file() for name in MODELS)
+    assert (exported / "gallery_search" / "schema.json").read_text() == checkpoint.schema.to_json()
+    fusion = json.loads((exported / "gallery_search" / "fusion.json").read_text())
+    assert fusion["model_digest"] == checkpoint.digest
+    assert fusion["embedding_size"] == 128 and fusion["image_size"] == [64, 32]
+    assert fusion["max_par"] == checkpoint.metrics["fusion"]["max_par"]
+    assert not list(exported.rglob("*.partial"))
+
+
+def test_an_export_states_its_parity(trained, exported):
+    report = json.loads((trained / "parity.json").read_text())
+    assert [row["batch"] for row in report["rows"]] == list(BATCHES)
+    assert all(row["embedding"] < 1e-4 and row["top10"] > 0.99 for row in report["rows"])
+    assert report["model_digest"] == load_checkpoint(trained).digest
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_carries_its_inputs_and_takes_any_batch(exported, name):
+    extra = {"inputs.json": ""}
+    module = torch.jit.load(exported / name / "1" / "model.pt", map_location="cpu", _extra_files=extra)
+    inputs = [torch.zeros(3, *shape, dtype=getattr(torch, kind)) for kind, shape in json.loads(extra["inputs.json"])]
+    with torch.no_grad():
+        outputs = module(*inputs)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    assert all(len(output) == 3 for output in outputs)
+
+
+def devices_in(module) -> list[str]:
+    return [line for line in str(module.inlined_graph).splitlines() if ": Device" in line]
+
+
+def test_no_device_is_baked_into_a_graph(exported):
+    """A device inside would pin the file to the machine that wrote it; loading must be free to choose."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pinned = torch.jit.trace(lambda x: x + torch.rand(len(x), device=x.device), torch.zeros(2), check_trace=False)
+    assert devices_in(pinned), "the check sees a device where there is one"
+    for name in MODELS:
+        assert not devices_in(torch.jit.load(exported / name / "1" / "model.pt")), name
+
+
+def test_the_frozen_models_hold_no_parameters(exported):
+    for name in MODELS:
+        assert not list(torch.jit.load(exported / name / "1" / "model.pt").parameters())
+
+
+def test_bfloat16_stays_within_its_tolerance(trained):
+    checkpoint = load_checkpoint(trained)
+    rows = measure_parity(checkpoint, script_models(checkpoint, "bfloat16"))
+    assert 0 < max(row.embedding for row in rows) < 0.1
+
+
+def test_a_model_that_computes_something_else_is_refused(trained, tmp_path, monkeypatch, capsys):
+    checkpoint = load_checkpoint(trained)
+    encoder, *others = script_models(checkpoint, "float32")
+    with torch.no_grad():
+        checkpoint.method.image_head[0].bias.add_(0.5)
+    changed = replace(encoder, eager=ImageEncoder(checkpoint.method, "float32").eval())
+    with pytest.raises(ParityError, match="differences up to 0.0001"):
+        check_parity(measure_parity(checkpoint, [changed, *others]), "float32")
+
+    monkeypatch.setattr(parity, "TOLERANCES", {"float32": (0.0, 1.0)})
+    target = tmp_path / "models"
+    assert command.main([str(trained), "--repository", str(target), "--precision", "float32"]) == 1
+    assert "report it" in capsys.readouterr().err
+    assert not target.exists()
+
+
+def test_a_full_disk_leaves_the_old_export(trained, exported, monkeypatch, capsys):
+    before = {path: path.read_bytes() for path in exported.rglob("*") if path.is_file()}
+
+    def full(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(repository.json, "dumps", lambda *_, **__: full(None, None))
+    assert command.main([str(trained), "--repository", str(exported), "--precision", "float32"]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in exported.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_of_other_things_is_refused(trained, tmp_path, capsys):
+    (tmp_path / "photo.jpg").write_bytes(b"")
+    assert command.main([str(trained), "--repository", str(tmp_path)]) == 1
+    assert "is no Descry model repository" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
+
+
+def test_a_missing_checkpoint_is_named(tmp_path, capsys):
+    assert command.main([str(tmp_path), "--repository", str(tmp_path / "models")]) == 1
+    assert "model.safetensors does not exist" in capsys.readouterr().err
