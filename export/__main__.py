@@ -1,6 +1,6 @@
 """Export a checkpoint to a Triton model repository.
 
-    python -m descry.export CHECKPOINT --repository DIR [--precision auto|float32|bfloat16]
+python -m descry.export CHECKPOINT --repository DIR [--precision auto|float32|bfloat16]
 """
 
 import argparse
@@ -25,7 +25,9 @@ def choose_precision(asked: str) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; 0, or 1 with a message when nothing was exported."""
-    parser = argparse.ArgumentParser(prog="python -m descry.export", description="Export a checkpoint to a Triton model repository.")
+    parser = argparse.ArgumentParser(
+        prog="python -m descry.export", description="Export a checkpoint to a Triton model repository."
+    )
     parser.add_argument("checkpoint", type=Path, help="the folder that training wrote")
     parser.add_argument("--repository", type=Path, required=True, help="where to write; an existing one is updated")
     parser.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS), help="of the image backbone")

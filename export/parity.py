@@ -1,4 +1,4 @@
-"""Eager float32 against the exported TorchScript, on rendered pedestrians: an export without this table does not finish."""
+"""Eager float32 against the exported TorchScript, on rendered pedestrians: no export finishes without it."""
 
 from dataclasses import dataclass
 
@@ -63,7 +63,9 @@ def check_parity(rows: list[ParityRow], precision: str) -> None:
         ParityError: with the table and the next step.
     """
     largest, least = TOLERANCES[precision]
-    within = all(max(row.embedding, row.scores, row.query, row.distance) <= largest and row.top10 >= least for row in rows)
+    within = all(
+        max(row.embedding, row.scores, row.query, row.distance) <= largest and row.top10 >= least for row in rows
+    )
     if not within:
         advice = "report it" if precision == "float32" else "export with --precision float32"
         raise ParityError(
@@ -74,7 +76,9 @@ def check_parity(rows: list[ParityRow], precision: str) -> None:
 
 def format_parity(rows: list[ParityRow]) -> str:
     """The table as aligned text."""
-    lines = [f"{'batch':>5}  {'embedding':>9}  {'scores':>9}  {'query':>9}  {'distance':>9}  {'top-1':>6}  {'top-10':>6}"]
+    lines = [
+        f"{'batch':>5}  {'embedding':>9}  {'scores':>9}  {'query':>9}  {'distance':>9}  {'top-1':>6}  {'top-10':>6}"
+    ]
     lines += [
         f"{row.batch:>5}  {row.embedding:>9.2e}  {row.scores:>9.2e}  {row.query:>9.2e}  {row.distance:>9.2e}"
         f"  {row.top1:>6.3f}  {row.top10:>6.3f}"
@@ -98,12 +102,19 @@ def _chain(models: dict[str, torch.nn.Module], checkpoint: Checkpoint, images: T
     encoded = [models["image_encoder"](part) for part in images.split(batch)]
     scores = torch.cat([models["par_head"](features) for _, features in encoded])
     embedding = torch.cat([unit for unit, _ in encoded])
-    query = torch.cat([models["attribute_encoder"](*part) for part in zip(*(side.split(batch) for side in stated), strict=True)])
+    query = torch.cat(
+        [models["attribute_encoder"](*part) for part in zip(*(side.split(batch) for side in stated), strict=True)]
+    )
     pairs = [side.repeat_interleave(len(images), 0) for side in (query, *stated)]
     weight = torch.full((len(pairs[0]), 1), -1.0)
     repeated = [side.repeat(len(query), 1) for side in (embedding, scores)]
     distance = models["fuse_distances"](*pairs, weight, *repeated)[0]
-    return {"embedding": embedding, "scores": scores, "query": query, "distance": distance.view(len(query), len(images))}
+    return {
+        "embedding": embedding,
+        "scores": scores,
+        "query": query,
+        "distance": distance.view(len(query), len(images)),
+    }
 
 
 def _descriptions(checkpoint: Checkpoint) -> tuple[Tensor, Tensor]:

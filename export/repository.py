@@ -19,7 +19,7 @@ class RepositoryError(ValueError):
 
 
 def write_repository(checkpoint: Checkpoint, models: list[Scripted], repository: Path) -> None:
-    """Put models, schema and fusion into `repository`, after copying the hand-written configs there if they are missing.
+    """Put models, schema and fusion into `repository`, with the hand-written configs if they are missing.
 
     The files are written beside their places first and renamed together at the end.
 
@@ -70,9 +70,9 @@ def _provide_configs(repository: Path) -> None:
     source = Path(str(resources.files("descry.model_repository")))
     with tempfile.TemporaryDirectory(dir=repository.parent, prefix=".repository-") as folder:
         configs = Path(folder) / "repository"
-        shutil.copytree(source, configs, ignore=shutil.ignore_patterns("*.pt", "*.json", "__init__.py", "__pycache__", "*.partial"))
+        shutil.copytree(
+            source, configs, ignore=shutil.ignore_patterns("*.pt", "*.json", "__init__.py", "__pycache__", "*.partial")
+        )
         if repository.exists():
             repository.rmdir()
         configs.rename(repository)
-
-

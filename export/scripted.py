@@ -12,15 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from descry.trainer.checkpoint import Checkpoint
+from descry.trainer.methods import Method
 from descry.trainer.retrieval import Fusion
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class ImageEncoder(nn.Module):
-    """uint8 [B, 3, H, W] -> unit embedding [B, D], features [B, F]; normalisation inside, the backbone in `precision`."""
+    """uint8 [B, 3, H, W] -> unit embedding [B, D], features [B, F]; normalises inside, backbone in `precision`."""
 
-    def __init__(self, method: nn.Module, precision: str) -> None:
+    def __init__(self, method: Method, precision: str) -> None:
         """Copy the method, so that the caller's stays float32."""
         super().__init__()
         self.method = copy.deepcopy(method).eval()
@@ -35,7 +36,7 @@ class ImageEncoder(nn.Module):
 class ParHead(nn.Module):
     """Features [B, F] -> PAR scores [B, N] in 0..1."""
 
-    def __init__(self, method: nn.Module) -> None:
+    def __init__(self, method: Method) -> None:
         """Wrap the method."""
         super().__init__()
         self.method = method
@@ -48,7 +49,7 @@ class ParHead(nn.Module):
 class AttributeEncoder(nn.Module):
     """Attributes and known [B, N] -> unit query embedding [B, D]."""
 
-    def __init__(self, method: nn.Module) -> None:
+    def __init__(self, method: Method) -> None:
         """Wrap the method."""
         super().__init__()
         self.method = method

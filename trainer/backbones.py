@@ -1,7 +1,8 @@
-"""Image backbones: any timm network with a convolutional feature map, ImageNet weights from a local file or timm's hub."""
+"""Image backbones: any timm network with a feature map, ImageNet weights from a file or timm's hub."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -50,16 +51,16 @@ class Backbone(nn.Module):
             remove_last_stride(self.network)
         elif config.last_stride != 2:
             raise ValueError(f"backbone.last_stride is 1 or 2, not {config.last_stride}")
-        statistics = self.network.pretrained_cfg
+        statistics: dict[str, Any] = self.network.pretrained_cfg  # type: ignore[assignment]
         self.register_buffer("mean", torch.tensor(statistics["mean"]).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(statistics["std"]).view(1, 3, 1, 1) * 255, persistent=False)
-        self.channels: int = self.network.num_features
+        self.channels = int(self.network.num_features)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor) -> Tensor:
         """Feature map [B, channels, H', W'] of images uint8 [B, 3, H, W]."""
         pixels = (images.float() - self.mean) / self.std
         pixels = pixels.to(dtype=next(self.network.parameters()).dtype, memory_format=torch.channels_last)
-        return self.network.forward_features(pixels)
+        return self.network.forward_features(pixels)  # type: ignore[operator]
 
     def freeze_batch_norm(self) -> None:
         """Use the running statistics from now on; scale and shift are still trained (ASMR, stage 2)."""

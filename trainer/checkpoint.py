@@ -10,11 +10,10 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import nn
 
 from descry.trainer.config import ExperimentConfig, load_config
 from descry.trainer.labels import TrainingLabels
-from descry.trainer.methods import METHODS
+from descry.trainer.methods import METHODS, Method
 from descry.trainer.schema import AttributeSchema
 
 WEIGHTS, SCHEMA, CONFIG, METRICS = "model.safetensors", "schema.json", "config.yaml", "metrics.json"
@@ -35,7 +34,7 @@ class Checkpoint:
     """
 
     directory: Path
-    method: nn.Module
+    method: Method
     schema: AttributeSchema
     config: ExperimentConfig
     metrics: dict[str, Any]
@@ -44,12 +43,13 @@ class Checkpoint:
 
 def build_method(
     config: ExperimentConfig, schema: AttributeSchema, labels: TrainingLabels, load_weights: bool = True
-) -> nn.Module:
+) -> Method:
     """The method that `config` names, on the CPU; see `ASMR` for an example."""
-    return METHODS[config.method["name"]](config.method_config(), schema, labels, load_weights)
+    method: Any = METHODS[config.method["name"]]
+    return method(config.method_config(), schema, labels, load_weights)
 
 
-def save_checkpoint(directory: Path, method: nn.Module, config: ExperimentConfig, metrics: dict[str, Any]) -> None:
+def save_checkpoint(directory: Path, method: Method, config: ExperimentConfig, metrics: dict[str, Any]) -> None:
     """Write the four files of a checkpoint, each under a temporary name first; the weights come last."""
     directory.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in method.state_dict().items()}
@@ -103,6 +103,6 @@ def _saved_labels(directory: Path, schema: AttributeSchema, weights: dict[str, t
     fits = "categories" in weights and weights["categories"].shape[1] == schema.size
     if not fits or any(p is None or p.shape[1] != g.size for p, g in zip(patterns, schema.groups, strict=True)):
         raise CheckpointError(
-            f"{directory / WEIGHTS} was trained on another schema than {directory / SCHEMA}: keep the four files together"
+            f"{directory / WEIGHTS} was trained on another schema than {directory / SCHEMA}; keep the files together"
         )
     return TrainingLabels(weights["categories"], weights["counts"], tuple(patterns))  # type: ignore[arg-type]

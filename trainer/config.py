@@ -84,7 +84,8 @@ class FusionConfig:
     """How the PAR distance and the embedding distance are added.
 
     Attributes:
-        par_weights: candidates of lambda_Ret; the best by mAP on validation data is stored. One candidate is taken as it is.
+        par_weights: candidates of lambda_Ret; the best by mAP on validation data is stored. One candidate is taken as
+            it is.
     """
 
     par_weights: tuple[float, ...] = (0.2,)

@@ -2,7 +2,8 @@
 
     python -m descry.trainer.evaluate CHECKPOINT [--split test] [--json] [--data.root=DIR]
 
-Protocol: every distinct complete category of the gallery is one query; its images are relevant; no camera filter (ASMR).
+Protocol: every distinct complete category of the gallery is one query; its images are relevant; no camera filter
+(ASMR).
 """
 
 import argparse
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -23,6 +24,7 @@ from descry.trainer.config import ConfigError, ImageConfig, load_config
 from descry.trainer.datasets import DatasetError, PersonDataset, load_dataset
 from descry.trainer.labels import match_rows
 from descry.trainer.losses import IGNORE
+from descry.trainer.methods import Method
 from descry.trainer.metrics import attribute_metrics, search_metrics
 from descry.trainer.retrieval import Fusion, embedding_distances, fit_fusion, fuse, par_distances
 from descry.trainer.schema import UNKNOWN, SchemaError
@@ -61,9 +63,9 @@ class Queries:
 
 @torch.inference_mode()
 def extract(
-    method: nn.Module, persons: PersonDataset, image: ImageConfig, accelerator: Accelerator, workers: int = 0
+    method: Method, persons: PersonDataset, image: ImageConfig, accelerator: Accelerator, workers: int = 0
 ) -> Extracted:
-    """Embed and score all crops, each process its share; every process gets the whole result, in the order of `persons`."""
+    """Embed and score all crops, each process its share; all get the whole result, in the order of `persons`."""
     method.eval()
     loader = accelerator.prepare(DataLoader(CropDataset(persons, image), batch_size=64, num_workers=workers))
     embeddings, scores = [], []
@@ -76,7 +78,7 @@ def extract(
 
 
 def category_queries(attributes: Tensor, training_categories: Tensor) -> Queries:
-    """Queries of a gallery with labels uint8 [G, N]; rows with an unknown label are in the gallery but never asked for."""
+    """Queries of a gallery with labels uint8 [G, N]; rows with an unknown label are never asked for."""
     complete = attributes[(attributes != UNKNOWN).all(dim=1)]
     asked = torch.unique(complete, dim=0)
     owner = match_rows(attributes, asked)
@@ -85,7 +87,7 @@ def category_queries(attributes: Tensor, training_categories: Tensor) -> Queries
 
 
 @torch.inference_mode()
-def query_distances(method: nn.Module, queries: Queries, gallery: Extracted) -> tuple[Tensor, Tensor]:
+def query_distances(method: Method, queries: Queries, gallery: Extracted) -> tuple[Tensor, Tensor]:
     """PAR and embedding distances [Q, G] of complete descriptions, before fusion."""
     device = next(method.parameters()).device
     stated = queries.attributes.float()
@@ -95,11 +97,14 @@ def query_distances(method: nn.Module, queries: Queries, gallery: Extracted) -> 
 
 
 def evaluate_search(
-    method: nn.Module, gallery: Extracted, fusion: Fusion | None, par_weights: tuple[float, ...] = ()
+    method: Method, gallery: Extracted, fusion: Fusion | None, par_weights: tuple[float, ...] = ()
 ) -> dict[str, Any]:
     """Search metrics of the embedding, of the PAR head and of both fused, over all, seen and unseen categories.
 
     Args:
+        method: encodes the descriptions.
+        gallery: what it said of the gallery.
+        par_weights: candidates when `fusion` is None.
         fusion: the constants; None measures them here (on validation data) with the best of `par_weights`.
     """
     queries = category_queries(gallery.attributes, method.labels.categories)

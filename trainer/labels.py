@@ -17,7 +17,8 @@ class TrainingLabels:
     Attributes:
         categories: uint8 [C, N], the distinct fully known attribute vectors, in lexicographic order.
         counts: int64 [C], images of each.
-        patterns: per group uint8 [K_g, size_g], the distinct values of the group (a choice: each value, and none if seen).
+        patterns: per group uint8 [K_g, size_g], the distinct values of the group (a choice: each value, and none if
+            seen).
     """
 
     categories: Tensor
@@ -34,8 +35,8 @@ class TrainingLabels:
         complete = attributes[(attributes != UNKNOWN).all(axis=1)]
         if not len(complete):
             raise ValueError(
-                f"none of the {len(attributes)} training rows has all {schema.size} attributes known: a category is a full "
-                "description; label some rows completely or drop the attributes that nobody labelled from the schema"
+                f"none of the {len(attributes)} training rows has all {schema.size} attributes known, but a category is "
+                "a full description: label some rows completely, or drop what nobody labelled from the schema"
             )
         categories, counts = np.unique(complete, axis=0, return_counts=True)
         patterns = tuple(torch.from_numpy(_patterns(attributes[:, where], group.kind)) for group, where in schema)

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from descry.trainer.config import ExperimentConfig, StageConfig
 from descry.trainer.datasets import PersonDataset
+from descry.trainer.methods import Method
 from descry.trainer.state import History, Progress, latest_state, save_state
 from descry.trainer.transforms import CropDataset
 
@@ -22,22 +23,23 @@ EPOCHS_PER_STAGE = 10_000
 class Trainer:
     """Runs the stages of a config over one method.
 
-    Every step draws its randomness from its own number and every crop its augmentation from (seed, epoch, index), so a run that
-    was interrupted and resumed equals one that was not.
+    Every step draws its randomness from its own number and every crop its augmentation from (seed, epoch, index), so
+    a run that was interrupted and resumed equals one that was not.
 
     Args:
         config: of the experiment.
         method: the module to train; see `ASMR` for what it offers.
         training: the training split.
         accelerator: built with a seedable sampler.
-        after_epoch: called on all processes after each epoch with (stage, epoch from 1); returns metrics, `mAP` among them if known.
+        after_epoch: called on all processes after each epoch with (stage, epoch from 1); returns metrics, `mAP` among
+            them if known.
         save: called on the main process with those metrics when the weights are worth keeping.
     """
 
     def __init__(
         self,
         config: ExperimentConfig,
-        method: nn.Module,
+        method: Method,
         training: PersonDataset,
         accelerator: Accelerator,
         after_epoch: Callable[[str, int], dict[str, float]],
@@ -52,7 +54,7 @@ class Trainer:
         self.progress = Progress()
 
     def run(self, resume: bool = False) -> Progress:
-        """Train until the stages are done or `max_steps` is reached; with `resume`, continue from the last saved state."""
+        """Train until the stages are done or `max_steps` is reached; with `resume`, from the last state."""
         state = latest_state(self.directory) if resume else None
         if state:
             self.progress = Progress.load(state)
@@ -85,8 +87,8 @@ class Trainer:
         needed = stage.batch_size * self.accelerator.num_processes
         if len(self.crops) < needed:
             raise ValueError(
-                f"stage {stage.name}: {len(self.crops)} training images are fewer than one batch on each process ({needed}); "
-                "lower its batch_size"
+                f"stage {stage.name}: {len(self.crops)} training images are fewer than one batch on each process "
+                f"({needed}); lower its batch_size"
             )
         workers = self.config.train.workers
         return DataLoader(self.crops, stage.batch_size, shuffle=True, drop_last=True, num_workers=workers)
@@ -173,7 +175,7 @@ class Trainer:
         save_state(self.accelerator, self.directory, self.progress)
 
 
-def build_optimizer(method: nn.Module, stage: StageConfig) -> torch.optim.Optimizer:
+def build_optimizer(method: Method, stage: StageConfig) -> torch.optim.Optimizer:
     """SGD over the stage's parameter groups, each with its learning-rate multiplier.
 
     Raises:
@@ -198,7 +200,7 @@ def build_optimizer(method: nn.Module, stage: StageConfig) -> torch.optim.Optimi
 
 
 def set_learning_rate(optimizer: Any, stage: StageConfig, epoch: int, step: int) -> None:
-    """Set the rates of step `step` (from the stage's start): a function of the step alone, so that resuming needs no state."""
+    """Set the rates of step `step` (from the stage's start): a function of the step alone, needing no state."""
     decayed = stage.learning_rate * stage.decay ** sum(epoch >= milestone for milestone in stage.milestones)
     warmup = min(1.0, (step + 1) / stage.warmup_steps) if stage.warmup_steps else 1.0
     for group in optimizer.param_groups:

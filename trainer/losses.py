@@ -32,7 +32,8 @@ def modality_alignment(
 ) -> Tensor:
     """Pull images to their category within an angular margin (ASMR, Eq. 2; ArcFace's hard branch included).
 
-    L_MA = mean_b -log softmax_c(s_bc)[y_b], s_bc = sigma * phi(cos theta_bc) for c = y_b, sigma * cos theta_bc otherwise,
+    L_MA = mean_b -log softmax_c(s_bc)[y_b], s_bc = sigma * phi(cos theta_bc) for c = y_b, sigma * cos theta_bc
+    otherwise,
     phi(cos theta) = cos(theta + gamma), or cos theta - gamma sin(pi - gamma) where theta + gamma would pass pi.
 
     Args:
@@ -81,7 +82,8 @@ def adaptive_semantic_margin(
 ) -> Tensor:
     """Make the cosines between categories follow their semantic affinity (ASMR's regulariser).
 
-    L_ASMR = 2 / (C^2 - C) * sum_{i<j} (c_ij - mu - delta_ij)^2, c_ij the cosine of categories i and j, mu the mean of all
+    L_ASMR = 2 / (C^2 - C) * sum_{i<j} (c_ij - mu - delta_ij)^2, c_ij the cosine of categories i and j, mu the mean of
+    all
     c_ij, delta_ij = sigmoid(1 - d_ij / T), d_ij the weighted Hamming distance. Gradients reach c, mu and the weights.
 
     Args:

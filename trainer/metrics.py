@@ -48,7 +48,8 @@ def attribute_metrics(scores: Tensor, labels: Tensor, known: Tensor) -> dict[str
         known: bool [n, N].
 
     Returns:
-        `mA`: mean over attributes of the mean of the recall of positives and of negatives, over attributes that have both.
+        `mA`: mean over attributes of the mean of the recall of positives and of negatives, over attributes that have
+        both.
         `accuracy`, `precision`, `recall`: instance-based, mean over images. `F1`: mean over images of each image's F1.
         `known`: number of labels used. An image without a positive label or prediction scores 1 where the ratio is 0/0.
     """

@@ -54,7 +54,8 @@ def fit_fusion(par: Tensor, embedding: Tensor, relevant: Tensor, par_weights: Se
     """Measure the maxima on validation distances [Q, G] and pick the weight with the best mAP there.
 
     Args:
-        par, embedding: distances.
+        par: PAR distances.
+        embedding: embedding distances.
         relevant: bool [Q, G].
         par_weights: candidates; a single one is taken as it is.
     """

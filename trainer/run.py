@@ -1,4 +1,7 @@
-"""Train a method: `accelerate launch trainer/run.py --config trainer/configs/asmr_synthetic.yaml [--a.b=value …] [--resume]`."""
+"""Train a method.
+
+accelerate launch trainer/run.py --config trainer/configs/asmr_synthetic.yaml [--section.key=value …] [--resume]
+"""
 
 import argparse
 import json
@@ -20,6 +23,7 @@ from descry.trainer.datasets import DatasetError, PersonDataset, load_dataset
 from descry.trainer.evaluate import evaluate_search, extract, format_table
 from descry.trainer.labels import TrainingLabels
 from descry.trainer.loop import Trainer
+from descry.trainer.methods import Method
 from descry.trainer.precision import has_native_bfloat16
 from descry.trainer.schema import SchemaError
 from descry.trainer.state import latest_state
@@ -83,7 +87,9 @@ def train(config: ExperimentConfig, resume: bool = False) -> dict[str, Any]:
     return result
 
 
-def validate(method: Any, persons: PersonDataset, config: ExperimentConfig, accelerator: Accelerator) -> dict[str, Any]:
+def validate(
+    method: Method, persons: PersonDataset, config: ExperimentConfig, accelerator: Accelerator
+) -> dict[str, Any]:
     """Evaluate on `persons` and measure the fusion there."""
     gallery = extract(method.to(accelerator.device), persons, config.image, accelerator, config.train.workers)
     return evaluate_search(method, gallery, None, config.fusion.par_weights)

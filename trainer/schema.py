@@ -63,7 +63,7 @@ class AttributeGroup:
         return tuple(f"{self.name}={value}" for value in shown)
 
     def encode(self, values: Sequence[str]) -> np.ndarray:
-        """Turn value names into elements, uint8 [size]; an empty sequence means unknown, `none` means known to have none.
+        """Turn value names into elements, uint8 [size]; empty means unknown, `none` known to have none.
 
         Raises:
             SchemaError: a value is not of this group, or a group that holds one value got several.

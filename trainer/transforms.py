@@ -91,7 +91,7 @@ class CropDataset(Dataset[dict[str, Any]]):
         """`image` uint8 [3, H, W], `attributes` uint8 [N] (255 = unknown), `person`, `index`."""
         image = self.resize(read_image(self.persons.images[index]))
         if self.seed is not None:
-            image = self._augmented(image, index)
+            image = self._augmented(image, self.seed, index)
         return {
             "image": image,
             "attributes": torch.from_numpy(self.persons.attributes[index]),
@@ -99,8 +99,8 @@ class CropDataset(Dataset[dict[str, Any]]):
             "index": index,
         }
 
-    def _augmented(self, image: Tensor, index: int) -> Tensor:
-        state = np.random.SeedSequence((self.seed, self.epoch, index)).generate_state(1, np.uint64)
+    def _augmented(self, image: Tensor, seed: int, index: int) -> Tensor:
+        state = np.random.SeedSequence((seed, self.epoch, index)).generate_state(1, np.uint64)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(state[0] >> np.uint64(1)))
             return self.augment(image)

@@ -16,7 +16,8 @@ def load_dataset(config: DataConfig) -> PersonDataset:
     """Read the dataset that `config.name` names.
 
     Raises:
-        DatasetError: the name is unknown, a file is missing, or a label is wrong; the message names file, row and value.
+        DatasetError: the name is unknown, a file is missing, or a label is wrong; the message names file, row and
+            value.
     """
     if config.name not in DATASETS:
         raise DatasetError(f"data.name: {config.name!r} is not one of {', '.join(DATASETS)}")

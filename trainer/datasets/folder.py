@@ -1,8 +1,9 @@
 """A folder of crops plus one CSV: attribute names as headers, value names as cells, an empty cell is unknown.
 
-Reserved columns: `image` (path inside the folder), `person`, `camera` (whole numbers), `time`, `split`. Every other column is an
-attribute group of `schema.json`; without that file a column whose cells are all 0/1 or no/yes becomes a binary group and any other a
-choice, both of the part `identity`.
+Reserved columns: `image` (path inside the folder), `person`, `camera` (whole numbers), `time`, `split`. Every other
+column is an
+attribute group of `schema.json`; without that file a column whose cells are all 0/1 or no/yes becomes a binary group
+and any other a choice, both of the part `identity`.
 """
 
 import csv
@@ -49,7 +50,8 @@ def read_table(table: Path) -> list[dict[str, str]]:
     """Rows of a CSV as dictionaries of stripped text.
 
     Raises:
-        DatasetError: the file is missing or empty, has no `image` column, or a row is longer or shorter than the header.
+        DatasetError: the file is missing or empty, has no `image` column, or a row is longer or shorter than the
+            header.
     """
     if not table.is_file():
         raise DatasetError(f"{table} does not exist; it needs a header with `image` and one column an attribute")

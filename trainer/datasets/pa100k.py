@@ -1,7 +1,9 @@
-"""PA-100K (Liu et al., HydraPlus-Net, ICCV 2017): 26 attributes in 15 groups, the original `annotation.mat`, a folder of images.
+"""PA-100K (Liu et al., HydraPlus-Net, ICCV 2017): 26 attributes in 15 groups, from the original `annotation.mat`.
 
-The order of the groups below is the order of the 26 columns. A folder that holds only some of the 100 000 images is used as far as it
-goes; the official split is kept when images of the official validation and test sets are there, otherwise a category-aware one is drawn.
+The order of the groups below is the order of the 26 columns. A folder that holds only some of the 100 000 images is
+used as far as it
+goes; the official split is kept when images of the official validation and test sets are there, otherwise a
+category-aware one is drawn.
 """
 
 from pathlib import Path
@@ -94,8 +96,8 @@ def read_annotation(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
 def category_aware_split(attributes: np.ndarray, seed: int) -> np.ndarray:
     """Split rows 72 % train, 8 % val, 20 % test so that half of each held-out part has categories unseen in training.
 
-    Whole categories, in random order, are given to test and then to val until each has half its rows; the other half is drawn from
-    the remaining rows, category by category, always leaving one row of the category to training.
+    Whole categories, in random order, are given to test and then to val until each has half its rows; the other half
+    is drawn from the remaining rows, category by category, always leaving one row of the category to training.
 
     Args:
         attributes: uint8 [n, N]; rows are grouped by their exact pattern.

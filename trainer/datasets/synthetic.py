@@ -77,7 +77,7 @@ def load(config: DataConfig) -> PersonDataset:
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise DatasetError(f"data.options: {unknown[0]!r} is not one of {', '.join((*known, 'height', 'width'))}")
-    generate(Path(config.root), size=size, **options)
+    generate(Path(config.root), size=size, **options)  # type: ignore[arg-type]
     return folder.load(config)
 
 

@@ -1,9 +1,8 @@
 """Methods by name: a dictionary lookup, one file per method."""
 
-from torch import nn
-
 from descry.trainer.methods.asmr import ASMR
+from descry.trainer.methods.method import Method
 
-METHODS: dict[str, type[nn.Module]] = {"asmr": ASMR}
+METHODS: dict[str, type[Method]] = {"asmr": ASMR}
 
-__all__ = ["METHODS", "ASMR"]
+__all__ = ["METHODS", "ASMR", "Method"]

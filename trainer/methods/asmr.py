@@ -1,11 +1,12 @@
 """ASMR: attribute-based person search with an adaptive semantic margin regulariser (Jeong, Park, Kwak, ICCV 2021).
 
-Stage `pretrain` trains the backbone with one softmax classifier per attribute group (supplement, Eq. 1). Stage `align` pulls
+Stage `pretrain` trains the backbone with one softmax classifier per attribute group (supplement, Eq. 1). Stage
+`align` pulls
 every image to its person category within a margin and makes the categories' cosines follow their semantic affinity:
 L = L_MA + lambda * L_ASMR (Eq. 1) over all training categories.
 
-The classifiers also serve as PAR head. They keep following the backbone during `align`, on detached features, so that the
-method's own gradients stay those of the paper.
+The classifiers also serve as PAR head. They keep following the backbone during `align`, on detached features, so that
+the method's own gradients stay those of the paper.
 """
 
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from descry.trainer.backbones import Backbone, BackboneConfig
 from descry.trainer.labels import TrainingLabels
 from descry.trainer.losses import adaptive_semantic_margin, masked_group_cross_entropy, modality_alignment
 from descry.trainer.methods.completion import complete_attributes
+from descry.trainer.methods.method import Method
 from descry.trainer.schema import AttributeSchema
 
 
@@ -45,14 +47,11 @@ class ASMRConfig:
     freeze_batch_norm: bool = True
 
 
-class ASMR(nn.Module):
+class ASMR(Method):
     """The two encoders, the group classifiers and their losses; `train_stage` says which loss `forward` computes."""
 
     Config = ASMRConfig
     stages = ("pretrain", "align")
-
-    categories: Tensor
-    counts: Tensor
 
     def __init__(
         self, config: ASMRConfig, schema: AttributeSchema, labels: TrainingLabels, load_weights: bool = True
@@ -62,10 +61,10 @@ class ASMR(nn.Module):
         Raises:
             ValueError: `group_weights` is not one of its two values.
         """
-        super().__init__()
+        super().__init__(schema, labels)
         if config.group_weights not in ("one_plus", "released"):
             raise ValueError(f"method.group_weights: {config.group_weights!r} is not one_plus or released")
-        self.config, self.schema = config, schema
+        self.config = config
         self.stage = "align"
         self.embedding_size = config.embedding_size
         self.backbone = Backbone(config.backbone, load_weights)
@@ -77,37 +76,13 @@ class ASMR(nn.Module):
             for pattern in labels.patterns
         )
         self.group_offsets = nn.Parameter(torch.empty(len(schema.groups)).uniform_(-0.25, 0.25))
-        self.register_buffer("categories", labels.categories)
-        self.register_buffer("counts", labels.counts)
-        for index, pattern in enumerate(labels.patterns):
-            self.register_buffer(f"pattern_{index}", pattern)
-
-    @property
-    def labels(self) -> TrainingLabels:
-        """Categories and group patterns of the training split, on the device of the method."""
-        patterns = tuple(getattr(self, f"pattern_{index}") for index in range(len(self.schema.groups)))
-        return TrainingLabels(self.categories, self.counts, patterns)
-
-    def begin_stage(self, stage: str) -> None:
-        """Select the loss of `forward` and train exactly the parameters of that stage."""
-        self.stage = stage
-        self.requires_grad_(False)
-        for parameters in self.parameter_groups(stage).values():
-            for parameter in parameters:
-                parameter.requires_grad_(True)
 
     def parameter_groups(self, stage: str) -> dict[str, list[nn.Parameter]]:
-        """Trained parameters of a stage by the name under which a config scales their learning rate.
-
-        Raises:
-            ValueError: no such stage.
-        """
+        """See `Method`; the group `group_weights` is there when L_ASMR is."""
         image = list(self.backbone.parameters())
         classifiers = list(self.classifiers.parameters())
         if stage == "pretrain":
             return {"image": image, "classifiers": classifiers}
-        if stage != "align":
-            raise ValueError(f"asmr has no stage {stage!r}; valid: {', '.join(self.stages)}")
         groups = {
             "image": image + list(self.image_head.parameters()),
             "category": list(self.category_encoder.parameters()),
@@ -123,7 +98,7 @@ class ASMR(nn.Module):
         return self
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Losses of the current stage for `image` uint8 [B, 3, H, W] and `attributes` uint8 [B, N] (255 = unknown)."""
+        """See `Method`: `classification`, and in `align` also `alignment` and `semantic_margin`."""
         features = self.features(batch["image"])
         # Mixed precision ends here: the losses are computed in float32.
         with torch.autocast(features.device.type, enabled=False):
@@ -167,12 +142,12 @@ class ASMR(nn.Module):
         return adaptive_semantic_margin(embeddings, labels, weights, temperature=temperature)
 
     def encode_image(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit embedding [B, D] and features [B, F] of images uint8 [B, 3, H, W]."""
+        """See `Method`; the features are the pooled ones."""
         features = self.features(images).float()
         return F.normalize(self.image_head(features).float(), dim=1), features
 
     def attribute_scores(self, features: Tensor) -> Tensor:
-        """PAR scores [B, N] in 0..1: the softmax of each group's patterns, summed over the patterns that have the element."""
+        """PAR scores [B, N] in 0..1: each group's softmax, summed over the patterns that have the element."""
         scores = [
             classifier(features).float().softmax(dim=1) @ pattern.float()
             for classifier, pattern in zip(self.classifiers, self.labels.patterns, strict=True)

@@ -14,8 +14,8 @@ MISMATCH_PENALTY = 8.0
 def complete_attributes(attributes: Tensor, known: Tensor, categories: Tensor, counts: Tensor) -> Tensor:
     """Fill the unknown elements from 32 training categories drawn given the known ones; deterministic.
 
-    p(category) is proportional to its training count times exp(-8 * stated elements that it contradicts). The draws are the 32
-    mid-quantiles of that distribution over the categories in lexicographic order (systematic sampling).
+    p(category) is proportional to its training count times exp(-8 * stated elements that it contradicts). The draws
+    are the 32 mid-quantiles of that distribution over the categories in lexicographic order (systematic sampling).
 
     Args:
         attributes: float [B, N], 0 or 1; ignored where unknown.

@@ -1,0 +1,38 @@
+# Everything that the README names. Needs python3 (3.10 or newer) and make; the rest is installed into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := trainer export client demo model_repository
+
+.PHONY: quickstart test lint types bench clean
+
+quickstart: $(VENV)/ready
+	$(BIN)/python -m descry.demo.quickstart
+
+test: lint types
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# The folders are mapped to the namespace `descry`: mypy finds them through links.
+types: $(VENV)/ready
+	mkdir -p build/types/descry
+	for package in $(PACKAGES); do ln -sfn ../../../$$package build/types/descry/$$package; done
+	MYPYPATH=build/types $(BIN)/mypy -p descry.trainer -p descry.export -p descry.client -p descry.demo
+
+bench: $(VENV)/ready
+	$(BIN)/python bench/render.py
+	$(BIN)/python bench/encoder.py
+	$(BIN)/python bench/search.py
+	$(BIN)/python bench/indexing.py
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all]" --group dev
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist runs *.egg-info

@@ -1,0 +1,83 @@
+"""What every method offers to the loop, the evaluation and the export."""
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from descry.trainer.backbones import Backbone
+from descry.trainer.labels import TrainingLabels
+from descry.trainer.schema import AttributeSchema
+
+
+class Method(nn.Module):
+    """A module that trains in named stages and embeds images and descriptions into one space.
+
+    Attributes:
+        Config: the frozen dataclass of its constants.
+        stages: names of its stages, in order.
+        stage: whose loss `forward` computes.
+        backbone: the image network; its `network` is what an export may compute in bfloat16.
+        embedding_size: D.
+        schema: meaning of the N attributes.
+    """
+
+    Config: ClassVar[type]
+    stages: ClassVar[tuple[str, ...]]
+    stage: str
+    backbone: Backbone
+    embedding_size: int
+    categories: Tensor
+    counts: Tensor
+
+    def __init__(self, schema: AttributeSchema, labels: TrainingLabels) -> None:
+        """Keep the schema, and the training labels as buffers, so that a checkpoint brings them back."""
+        super().__init__()
+        self.schema = schema
+        self.register_buffer("categories", labels.categories)
+        self.register_buffer("counts", labels.counts)
+        for index, pattern in enumerate(labels.patterns):
+            self.register_buffer(f"pattern_{index}", pattern)
+
+    @property
+    def labels(self) -> TrainingLabels:
+        """Categories and group patterns of the training split, on the device of the method."""
+        patterns = tuple(self.get_buffer(f"pattern_{index}") for index in range(len(self.schema.groups)))
+        return TrainingLabels(self.categories, self.counts, patterns)
+
+    def begin_stage(self, stage: str) -> None:
+        """Select the loss of `forward` and train exactly the parameters of that stage.
+
+        Raises:
+            ValueError: no such stage.
+        """
+        if stage not in self.stages:
+            raise ValueError(f"{type(self).__name__} has no stage {stage!r}; valid: {', '.join(self.stages)}")
+        self.stage = stage
+        self.requires_grad_(False)
+        for parameters in self.parameter_groups(stage).values():
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+
+    def parameter_groups(self, stage: str) -> dict[str, list[nn.Parameter]]:
+        """Trained parameters of a stage by the name under which a config scales their learning rate."""
+        raise NotImplementedError
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Losses of the current stage: `loss`, which is minimised, and named parts to log.
+
+        Args:
+            batch: `image` uint8 [B, 3, H, W] and `attributes` uint8 [B, N] (255 = unknown, gives no gradient).
+        """
+        raise NotImplementedError
+
+    def encode_image(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit embedding [B, D] and features [B, F] of images uint8 [B, 3, H, W]."""
+        raise NotImplementedError
+
+    def attribute_scores(self, features: Tensor) -> Tensor:
+        """PAR scores [B, N] in 0..1 of features [B, F]."""
+        raise NotImplementedError
+
+    def encode_attributes(self, attributes: Tensor, known: Tensor) -> Tensor:
+        """Unit query embedding [B, D] of a description; attributes and known are float [B, N] of 0 and 1."""
+        raise NotImplementedError
