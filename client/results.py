@@ -1,7 +1,8 @@
 """What a server answers, as frozen values. N = attributes of the schema, D = embedding length."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ class Hit:
         metadata: what was given at index time.
         scores: float32 [N], probabilities in 0..1.
         terms: float32 [N], squared difference of statement and score, 0 where nothing is stated.
-        agreement: one entry a stated group.
+        explain: computes `agreement`; most callers want that of a few hits only.
     """
 
     rank: int
@@ -69,7 +70,12 @@ class Hit:
     metadata: Mapping[str, Any]
     scores: np.ndarray
     terms: np.ndarray
-    agreement: tuple[Agreement, ...]
+    explain: Callable[[], tuple[Agreement, ...]] = field(repr=False)
+
+    @cached_property
+    def agreement(self) -> tuple[Agreement, ...]:
+        """One entry a stated group."""
+        return self.explain()
 
     @property
     def image(self) -> str:

@@ -7,7 +7,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +223,7 @@ class SearchClient:
                 json.loads(answer["metadata"][index]),
                 answer["scores"][index],
                 answer["terms"][index],
-                self.schema.agreement(statements, answer["scores"][index], answer["terms"][index]),
+                partial(self.schema.agreement, statements, answer["scores"][index], answer["terms"][index]),
             )
             for index, id in enumerate(answer["ids"])
             if id

@@ -6,6 +6,7 @@ Every step is a command that a user can type; a step whose result is there alrea
 """
 
 import argparse
+import os
 import shlex
 import subprocess
 import sys
@@ -57,18 +58,12 @@ def main(arguments: list[str] | None = None) -> int:
 def _train() -> None:
     if (CHECKPOINT / "model.safetensors").is_file():
         return _say(f"{CHECKPOINT} is trained already")
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
-    command += [
-        "--mixed_precision",
-        "no",
-        "--dynamo_backend",
-        "no",
-        "trainer/run.py",
-        "--config",
-        str(CONFIG),
-        "--resume",
-    ]
-    _say("accelerate " + shlex.join(["launch", *command[-4:]]))
+    # Left to itself, `accelerate launch` gives a process one thread.
+    launch = ["--num_processes", "1", "--num_cpu_threads_per_process", str(os.cpu_count() or 1)]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    script = ["trainer/run.py", "--config", str(CONFIG), "--resume"]
+    _say(shlex.join(["accelerate", "launch", *launch[2:4], *script]))
+    command = [sys.executable, "-m", "accelerate.commands.launch", *launch, *script]
     subprocess.run(command, check=True)
 
 

@@ -14,7 +14,7 @@ from descry.export.repository import RepositoryError, write_repository
 from descry.export.scripted import PRECISIONS, script_models
 from descry.trainer.checkpoint import CheckpointError, load_checkpoint, write_atomically
 from descry.trainer.config import ConfigError
-from descry.trainer.precision import has_native_bfloat16
+from descry.trainer.machine import has_native_bfloat16
 from descry.trainer.schema import SchemaError
 
 

@@ -35,8 +35,8 @@ class TrainingLabels:
         complete = attributes[(attributes != UNKNOWN).all(axis=1)]
         if not len(complete):
             raise ValueError(
-                f"none of the {len(attributes)} training rows has all {schema.size} attributes known, but a category is "
-                "a full description: label some rows completely, or drop what nobody labelled from the schema"
+                f"none of the {len(attributes)} training rows has all {schema.size} attributes known, but a category "
+                "is a full description: label some rows completely, or drop what nobody labelled from the schema"
             )
         categories, counts = np.unique(complete, axis=0, return_counts=True)
         patterns = tuple(torch.from_numpy(_patterns(attributes[:, where], group.kind)) for group, where in schema)

@@ -15,32 +15,18 @@ try:
 except ModuleNotFoundError as missing:
     sys.exit(f"{missing}: install the project first, `pip install -e '.[train]'`")
 
-from accelerate import Accelerator, DataLoaderConfiguration
-from accelerate.utils import ProjectConfiguration, set_seed
+from accelerate import Accelerator
+from accelerate.utils import set_seed
 
 from descry.trainer.config import ConfigError, ExperimentConfig, load_config
 from descry.trainer.datasets import DatasetError, PersonDataset, load_dataset
 from descry.trainer.evaluate import evaluate_search, extract, format_table
 from descry.trainer.labels import TrainingLabels
 from descry.trainer.loop import Trainer
+from descry.trainer.machine import build_accelerator, warn_of_idle_cores
 from descry.trainer.methods import Method
-from descry.trainer.precision import has_native_bfloat16
 from descry.trainer.schema import SchemaError
 from descry.trainer.state import latest_state
-
-
-def build_accelerator(config: ExperimentConfig) -> Accelerator:
-    """Accelerate as the config asks for it, with reproducible shuffling."""
-    train = config.train
-    automatic = "bf16" if has_native_bfloat16() else "no"
-    return Accelerator(
-        cpu=train.device == "cpu",
-        mixed_precision=automatic if train.mixed_precision == "auto" else train.mixed_precision,
-        gradient_accumulation_steps=train.accumulate,
-        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=train.seed),
-        log_with=list(train.trackers) or None,
-        project_config=ProjectConfiguration(train.directory, logging_dir=str(Path(train.directory) / "trackers")),
-    )
 
 
 def train(config: ExperimentConfig, resume: bool = False) -> dict[str, Any]:
@@ -58,6 +44,7 @@ def train(config: ExperimentConfig, resume: bool = False) -> dict[str, Any]:
         raise FileExistsError(f"{directory} holds a run: pass --resume, or choose another --train.directory")
     accelerator = build_accelerator(config)
     accelerator.print(config.to_yaml())
+    warn_of_idle_cores(accelerator)
     set_seed(config.train.seed)
     with accelerator.main_process_first():
         persons = load_dataset(config.data)

@@ -28,7 +28,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Load the file and run it until TorchScript has optimised it."""
         torch.set_num_interop_threads(1)
-        torch.set_num_threads(int(parameter(args, "threads")) or os.cpu_count() or 1)
+        torch.set_num_threads(int(parameter(args, "threads")) or cores_an_instance(args))
         path = Path(args["model_repository"], args["model_version"], "model.pt")
         extra = {"inputs.json": ""}
         if not path.is_file():
@@ -77,3 +77,9 @@ class TritonPythonModel:
         ends = np.cumsum([len(inputs[0]) for inputs in requests])[:-1]
         parts = {name: np.split(output, ends) for name, output in outputs.items()}
         return [{name: split[index] for name, split in parts.items()} for index in range(len(requests))]
+
+
+def cores_an_instance(args):
+    """The processor's cores, shared out among the instances of this model."""
+    instances = sum(group["count"] for group in json.loads(args["model_config"])["instance_group"])
+    return max(1, (os.cpu_count() or 1) // instances)
