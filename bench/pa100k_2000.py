@@ -6,7 +6,6 @@ Writes `pa100k_2000.md` with its figures. The two measurements must agree to 1e-
 """
 
 import argparse
-import json
 import platform
 import sys
 import tempfile
@@ -175,15 +174,15 @@ def report(checkpoint, persons, queries, tables, attributes, disagreement) -> st
         "# PA-100K, the first 2 000 images",
         "",
         "Photographs and labels: PA-100K (Liu et al., HydraPlus-Net, ICCV 2017), CC BY 4.0.",
-        f"Images 000001 to 002000, split by category: {data['train']} train, {data['val']} val, {data['test']} test; half of",
-        "the held-out images have categories that training never saw.",
-        f"Gallery: the {len(persons)} test images. Queries: their {len(queries.attributes)} distinct categories over 26",
-        f"attributes, {int(queries.seen.sum())} seen and {int((~queries.seen).sum())} unseen in training.",
+        f"Images 000001 to 002000, split by category: {data['train']} train, {data['val']} val, {data['test']} test;",
+        "half of the held-out images have categories that training never saw.",
+        f"Gallery: the {len(persons)} test images. Queries: their {len(queries.attributes)} distinct categories over",
+        f"26 attributes, {int(queries.seen.sum())} seen and {int((~queries.seen).sum())} unseen in training.",
         "Relevant: images of exactly that category; no camera filter.",
         "mAP by the rectangle rule, mAP' by the trapezoid rule.",
         "",
-        f"Model: ASMR, {config.method_config().backbone.name}, ImageNet weights, {image.height} x {image.width}; {stages};",
-        f"weights of the epoch with the best mAP on val; seed {config.train.seed}.",
+        f"Model: ASMR, {config.method_config().backbone.name}, ImageNet weights, {image.height} x {image.width};",
+        f"{stages}; weights of the epoch with the best mAP on val; seed {config.train.seed}.",
         f"Fusion, measured on val: {constants}.",
         f"Model digest `{checkpoint.digest[:16]}`; {platform.machine()}, {torch.get_num_threads()} cores,",
         f"torch {torch.__version__}.",
@@ -204,7 +203,7 @@ def report(checkpoint, persons, queries, tables, attributes, disagreement) -> st
         "",
         "![training](pa100k_2000_training.png)",
         "",
-        "Ten queries as Triton ranked them. Green: the category asked for; red: another one, with the attributes that differ.",
+        "Ten queries as Triton ranked them. Green: the category asked for; red: another, and what differs.",
         "",
         "![ranked grid](pa100k_2000_grid.png)",
         "",

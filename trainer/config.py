@@ -169,8 +169,8 @@ def _build(kind: type, content: dict[str, Any], source: str) -> Any:
 
 
 def _check(config: ExperimentConfig) -> None:
-    stages = METHODS[config.method["name"]].stages if config.method.get("name") in METHODS else ()
     config.method_config()
+    stages = METHODS[config.method["name"]].stages
     for stage in config.train.stages:
         if stage.name not in stages:
             raise ConfigError(f"train.stages: {stage.name!r} is not a stage of this method; valid: {', '.join(stages)}")

@@ -36,10 +36,13 @@ def train(config: ExperimentConfig, resume: bool = False) -> dict[str, Any]:
         The metrics of the last evaluation; empty when `max_steps` ended the run before one.
 
     Raises:
+        ConfigError: the config lists no stage.
         DatasetError: the dataset cannot be used.
         FileExistsError: the folder holds a run and `resume` is off.
     """
     directory = Path(config.train.directory)
+    if not config.train.stages:
+        raise ConfigError("train.stages is empty: nothing to train")
     if not resume and (latest_state(directory) or (directory / "model.safetensors").exists()):
         raise FileExistsError(f"{directory} holds a run: pass --resume, or choose another --train.directory")
     accelerator = build_accelerator(config)
@@ -54,8 +57,8 @@ def train(config: ExperimentConfig, resume: bool = False) -> dict[str, Any]:
     result: dict[str, Any] = {}
 
     def after_epoch(stage: str, epoch: int) -> dict[str, float]:
-        last = epoch == next(item.epochs for item in config.train.stages if item.name == stage)
-        if stage != method.stages[-1] or not (last or len(validation)):
+        final = config.train.stages[-1]
+        if stage != final.name or not (len(validation) or epoch == final.epochs):
             return {}
         result.update(validate(method, validation if len(validation) else training, config, accelerator))
         search = result["search"]["fused"]["all"]
@@ -70,7 +73,9 @@ def train(config: ExperimentConfig, resume: bool = False) -> dict[str, Any]:
     trainer = Trainer(config, method, training, accelerator, after_epoch, save)
     progress = trainer.run(resume)
     accelerator.end_training()
-    accelerator.print(f"{progress.total} steps, {time.monotonic() - started:.0f} s; the checkpoint is {directory}")
+    ended = progress.stage == len(config.train.stages)
+    outcome = f"the checkpoint is {directory}" if ended else "continue with --resume"
+    accelerator.print(f"{progress.total} steps, {time.monotonic() - started:.0f} s; {outcome}")
     return result
 
 
@@ -90,9 +95,7 @@ def describe(persons: PersonDataset) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; 0, or 1 with a message when something cannot be used."""
     parser = argparse.ArgumentParser(description="Train a method.", epilog="Any config value: --section.key=value")
-    parser.add_argument(
-        "--config", type=Path, required=True, help="an experiment, e.g. trainer/configs/asmr_synthetic.yaml"
-    )
+    parser.add_argument("--config", type=Path, required=True, help="an experiment: a file of trainer/configs")
     parser.add_argument("--resume", action="store_true", help="continue from the last saved state")
     options, overrides = parser.parse_known_args(arguments)
     try:
