@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from descry.trainer.schema import NONE
 
 ENLARGEMENT = 2
 SHEET_COLUMNS, SHEET_ROWS = 10, 6
-CAPTION_HEIGHT = 20
+CAPTION_HEIGHT = 34
+LETTER_WIDTH = 5
 UNREMARKABLE = ("no", "adult", "plain", NONE)
 
 
@@ -44,7 +46,8 @@ def draw_sheet(dataset: PersonDataset, columns: int = SHEET_COLUMNS, rows: int =
         for column, row in enumerate(own):
             with Image.open(dataset.images[row]) as image:
                 sheet.paste(image.resize((width, height), Image.Resampling.BICUBIC), (column * width, top))
-        pen.text((4, top + height + 4), _caption(dataset, int(first)), fill="black")
+        caption = textwrap.fill(_caption(dataset, int(first)), sheet.width // LETTER_WIDTH)
+        pen.multiline_text((4, top + height + 3), caption, fill="black", spacing=2)
     return sheet
 
 
