@@ -155,7 +155,7 @@ def draw_grids(
         kind = "seen" if queries.seen[query] else "unseen"
         count = int(queries.relevant[query].sum())
         rows.append(RankedRow(f"{stated}  [{kind} category, {count} in the gallery]", images, right, notes))
-    draw_ranked_grid(rows, out / "pa100k_2000_grid.png")
+    draw_ranked_grid(rows, out / "pa100k_2000_grid.jpg")
 
 
 def different(schema, said: dict[str, tuple[str, ...]], labels: np.ndarray) -> str:
@@ -182,7 +182,8 @@ def report(checkpoint, persons, queries, tables, attributes, disagreement) -> st
         "mAP by the rectangle rule, mAP' by the trapezoid rule.",
         "",
         f"Model: ASMR, {config.method_config().backbone.name}, ImageNet weights, {image.height} x {image.width};",
-        f"{stages}; weights of the epoch with the best mAP on val; seed {config.train.seed}.",
+        f"{stages} (mAP on val had stopped rising); weights of the epoch with the best mAP on val;",
+        f"seed {config.train.seed}.",
         f"Fusion, measured on val: {constants}.",
         f"Model digest `{checkpoint.digest[:16]}`; {platform.machine()}, {torch.get_num_threads()} cores,",
         f"torch {torch.__version__}.",
@@ -198,14 +199,15 @@ def report(checkpoint, persons, queries, tables, attributes, disagreement) -> st
     par = ", ".join(f"{name} {100 * attributes[name]:.1f}" for name in ("mA", "accuracy", "precision", "recall", "F1"))
     lines += [
         "",
-        f"In process and through Triton (float32) the metrics differ by at most {disagreement:.1e}.",
+        f"In process and through Triton (float32) the metrics differ by at most {disagreement:.1e}. Every one of the",
+        "descriptions went through `attribute_search`; the rankings follow from the distances that came back.",
         f"PAR head on the test images: {par} (F1: mean over images of each image's F1; threshold 0.5).",
         "",
         "![training](pa100k_2000_training.png)",
         "",
         "Ten queries as Triton ranked them. Green: the category asked for; red: another, and what differs.",
         "",
-        "![ranked grid](pa100k_2000_grid.png)",
+        "![ranked grid](pa100k_2000_grid.jpg)",
         "",
         "Reproduce: `accelerate launch trainer/run.py --config trainer/configs/asmr_pa100k_2000.yaml`, then",
         f"`python bench/pa100k_2000.py {checkpoint.directory}`.",

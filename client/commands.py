@@ -51,8 +51,6 @@ def index(options: argparse.Namespace) -> int:
     with connect(options) as client:
         example = _example(client.schema)
         report = index_folder(client, options.folder, labels=options.labels, in_flight=options.in_flight)
-    if options.report:
-        _write(options.report, {**asdict(report), "complete": report.complete})
     for image, reason in report.failed.items():
         print(f"not indexed: {image}: {reason}", file=sys.stderr)
     if report.unused_labels:
@@ -65,6 +63,8 @@ def index(options: argparse.Namespace) -> int:
         print(f"stopped: {report.stopped}; run the same command again to continue", file=sys.stderr)
     else:
         _next(f"descry search {example} --grid hits.png --images {shlex.quote(report.folder)}")
+    if options.report:
+        _write(options.report, {**asdict(report), "complete": report.complete})
     return 0 if report.complete else 1
 
 

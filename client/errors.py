@@ -55,7 +55,7 @@ def translate(error: InferenceServerException, url: str, timeout: float) -> Desc
 def _unavailable(text: str, url: str) -> ServerUnavailable:
     """Tell apart what gRPC calls UNAVAILABLE: nothing listens, TLS differs, a lost connection, not ready or full."""
     cause = text.rsplit(": ", 1)[-1]
-    if "CERTIFICATE" in text or "SSL" in text or "GOAWAY" in text:
+    if "CERTIFICATE" in text or "SSL" in text or "GOAWAY" in text or "handshaker" in text:
         return ServerUnavailable(f"{url} answers, but the secure connection failed ({cause}); check the TLS options")
     if "Socket closed" in text or "reset" in text:
         return ServerUnavailable(f"{url} closed the connection ({cause}): it stopped, or the TLS options differ")

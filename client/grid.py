@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from descry.client.errors import InvalidRequest
+from descry.client.images import load_crop
 from descry.client.results import Hit
 from descry.client.schema import Agreement
 
@@ -15,23 +17,6 @@ MARGIN = 16
 CELL_WIDTH = 176
 LINE = 18
 INK, FAINT, AGREES, DIFFERS = "#1a1a1a", "#6b6b6b", "#1a7f37", "#b42318"
-
-
-def load_crop(images_root: str | Path, reference: str) -> Image.Image:
-    """The crop that a hit refers to, RGB.
-
-    Raises:
-        InvalidRequest: outside `images_root`, missing, or not an image.
-    """
-    root = Path(images_root).resolve()
-    path = (root / reference).resolve()
-    if not path.is_relative_to(root):
-        raise InvalidRequest(f"{reference} lies outside the image folder {root}")
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, Image.DecompressionBombError) as error:
-        raise InvalidRequest(f"cannot show {path}: {error}") from error
 
 
 def thumbnail(images_root: str | Path | None, reference: str, size: tuple[int, int] = CROP) -> Image.Image:
@@ -132,6 +117,7 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, room: float) -> list[str]:
     return lines
 
 
+@cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     font = ImageFont.load_default(size)
     assert isinstance(font, ImageFont.FreeTypeFont), "Pillow lacks FreeType"

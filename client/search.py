@@ -3,27 +3,24 @@
 This file and docs/wire.md say the same thing; nothing here depends on how the server computes its answers.
 """
 
-import io
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from descry.client.errors import GalleryEmpty, InvalidRequest, ServerFailed, translate
+from descry.client.images import ImageSource, image_bytes
 from descry.client.results import TLS, Description, Hit, Match, ModelInfo, Stats
 from descry.client.schema import Schema, Statements
 
 DEFAULT_URL = "127.0.0.1:8001"
+MOST_HITS = 10_000  # of one search, docs/wire.md
 MEASURED_WEIGHT = -1.0  # on the wire: the weight measured on validation data
-
-ImageSource = str | Path | bytes | Image.Image
 
 # The channel looks for a server that came back within a second; gRPC's default grows to two minutes.
 CHANNEL = [
@@ -71,6 +68,9 @@ class SearchClient:
         for path in (certificates.root_certificates, certificates.private_key, certificates.certificate_chain):
             if path is not None and not os.access(path, os.R_OK):
                 raise InvalidRequest(f"cannot read the TLS file {path}")
+        if (certificates.private_key is None) != (certificates.certificate_chain is None):
+            # gRPC would abort the process.
+            raise InvalidRequest("a client's certificate and its private key belong together: give both")
         self._triton = triton.InferenceServerClient(
             url,
             ssl=tls is not None,
@@ -136,10 +136,8 @@ class SearchClient:
         Raises:
             GalleryEmpty: the gallery has no row at all.
         """
-        query = self._query(statements, par_weight) | _ranking(k, cameras)
-        if not query["known"].any():
-            raise InvalidRequest(f"nothing is stated; state at least one attribute:\n{self.schema.describe()}")
-        return self._hits(self._infer("attribute_search", query), statements)
+        query = self._description(statements, par_weight) | _ranking(k, cameras)
+        return self._hits(self._infer("attribute_search", query), self.schema.parse(statements))
 
     def similar(
         self,
@@ -150,7 +148,7 @@ class SearchClient:
         cameras: Sequence[str] | None = None,
     ) -> list[Hit]:
         """Rank the gallery by likeness to a photo, and by a description where one is given; see `search`."""
-        stated = statements or {}
+        stated = self.schema.parse(statements or {})
         query = self._query(stated, par_weight) | _ranking(k, cameras) | {"image": _text(image_bytes(image))}
         return self._hits(self._infer("similar_search", query), stated)
 
@@ -162,9 +160,7 @@ class SearchClient:
 
     def match(self, image: ImageSource, statements: Statements, par_weight: float | None = None) -> Match:
         """Measure how far a photo is from a description."""
-        query = self._query(statements, par_weight)
-        if not query["known"].any():
-            raise InvalidRequest(f"nothing is stated; state at least one attribute:\n{self.schema.describe()}")
+        query = self._description(statements, par_weight)
         answer = self._infer("match", query | {"image": _text(image_bytes(image))})
         return Match(
             float(answer["distance"][0]),
@@ -204,6 +200,13 @@ class SearchClient:
             str(content["model_digest"]),
         )
 
+    def _description(self, statements: Statements, par_weight: float | None) -> dict[str, np.ndarray]:
+        """The tensors of a query that rests on its statements alone, so that there must be one."""
+        query = self._query(statements, par_weight)
+        if not query["known"].any():
+            raise InvalidRequest(f"nothing is stated; state at least one attribute:\n{self.schema.describe()}")
+        return query
+
     def _query(self, statements: Statements, par_weight: float | None) -> dict[str, np.ndarray]:
         if par_weight is not None and not par_weight >= 0:
             raise InvalidRequest(f"par_weight is a number from 0 on, not {par_weight:g}")
@@ -211,8 +214,8 @@ class SearchClient:
         weight = MEASURED_WEIGHT if par_weight is None else par_weight
         return {"attributes": attributes, "known": known, "par_weight": np.array([weight], np.float32)}
 
-    def _hits(self, answer: Mapping[str, np.ndarray], statements: Statements) -> list[Hit]:
-        """Read a ranking; empty ids are padding."""
+    def _hits(self, answer: Mapping[str, np.ndarray], stated: Mapping[str, tuple[str, ...]]) -> list[Hit]:
+        """Read a ranking; empty ids are padding. `stated` is parsed: what the caller does to its own is no matter."""
         hits = [
             Hit(
                 index + 1,
@@ -223,7 +226,7 @@ class SearchClient:
                 json.loads(answer["metadata"][index]),
                 answer["scores"][index],
                 answer["terms"][index],
-                partial(self.schema.agreement, statements, answer["scores"][index], answer["terms"][index]),
+                partial(self.schema.agreement, stated, answer["scores"][index], answer["terms"][index]),
             )
             for index, id in enumerate(answer["ids"])
             if id
@@ -249,25 +252,9 @@ class SearchClient:
         return {output.name: result.as_numpy(output.name)[0] for output in result.get_response().outputs}
 
 
-def image_bytes(image: ImageSource) -> bytes:
-    """An encoded image: a file's bytes as they are, a PIL image as PNG.
-
-    Raises:
-        InvalidRequest: the file cannot be read.
-    """
-    if isinstance(image, bytes):
-        return image
-    if isinstance(image, Image.Image):
-        buffer = io.BytesIO()
-        image.convert("RGB").save(buffer, "PNG")
-        return buffer.getvalue()
-    try:
-        return Path(image).read_bytes()
-    except OSError as error:
-        raise InvalidRequest(f"cannot read the image {image}: {error.strerror}") from error
-
-
 def _ranking(k: int, cameras: Sequence[str] | None) -> dict[str, np.ndarray]:
+    if not 1 <= k <= MOST_HITS:
+        raise InvalidRequest(f"k is a number of hits from 1 to {MOST_HITS}, not {k}")
     keep = {} if cameras is None else {"camera": list(cameras)}
     return {"k": np.array([k], np.int32), "filter": _text(json.dumps(keep))}
 

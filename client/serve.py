@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 from PIL import Image
 from tritonclient import grpc as triton
@@ -113,7 +115,7 @@ class TritonServer:
         folder = Path(tempfile.mkdtemp(prefix="descry-serve-"))
         self.log = self.log or folder / "triton.log"
         try:
-            with self.log.open("wb") as log:
+            with _opened(self.log) as log:
                 self._keeper = subprocess.Popen(
                     [sys.executable, "-I", "-S", triton_keeper.__file__, *self._command(wheel, folder)],
                     env=wheel.environment() | {"DESCRY_GALLERY": str(self.gallery)},
@@ -126,15 +128,13 @@ class TritonServer:
             self._wait_until_ready()
         except BaseException:
             self.stop()
+            shutil.rmtree(folder, ignore_errors=True)  # as the keeper does, once there is one
             raise
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Let requests in flight finish for at most `seconds`, end the server and remove what it left."""
-        if self._keeper is not None and self._keeper.stdin is not None:
-            with suppress(BrokenPipeError):  # the server ended before, and its keeper with it
-                self._keeper.stdin.write(str(seconds).encode())
-                self._keeper.stdin.close()
-            self._keeper.wait()
+        if self._keeper is not None:
+            self._keeper.communicate(str(seconds).encode())
             self._keeper = None
 
     def alive(self) -> bool:
@@ -260,12 +260,19 @@ def serve(
         _say("stopped")
         return 0
     except ServerError as error:
-        _say(str(error))
+        _say(f"descry serve: {error}")
         return 1
 
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def _opened(log: Path) -> BinaryIO:
+    try:
+        return log.open("wb")
+    except OSError as error:
+        raise ServerError(f"cannot write the log {log}: {error.strerror}") from error
 
 
 def _free_ports(host: str, *wanted: int) -> list[int]:
@@ -287,7 +294,6 @@ def _free_ports(host: str, *wanted: int) -> list[int]:
 
 
 def _is_ready(client: triton.InferenceServerClient, model: str) -> bool:
-    try:
+    with suppress(InferenceServerException):
         return bool(client.is_model_ready(model))
-    except InferenceServerException:
-        return False
+    return False

@@ -4,7 +4,7 @@ The page knows no attribute: it asks the server for the schema whenever it is op
 """
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import gradio as gr
@@ -15,7 +15,7 @@ from descry.client import DescryError, Group, Hit, SearchClient, thumbnail
 ANY = "any"
 NOTHING_SELECTED = "Select a hit to see why it is there."
 PARTS = {"identity": "Person", "head": "Head", "upper": "Upper body", "lower": "Lower body", "carrying": "Carrying"}
-COLUMNS = ("attribute", "stated", "photo shows", "agrees", "probability", "share of mismatch")
+COLUMNS = ("attribute", "stated", "photo shows", "agrees", "probability", "mismatch")
 CROP = (256, 512)  # pixels of a shown crop, width and height
 KEEP_IMAGES = 600  # seconds that a shown crop stays in the page's cache
 FONT = ("system-ui", "sans-serif")  # of the reader's machine: nothing is fetched
@@ -24,7 +24,7 @@ CSS = """
 .hits .thumbnail-item { aspect-ratio: auto; height: auto; overflow: visible; border: none; box-shadow: none; }
 .hits .thumbnail-item img { height: 250px; width: 100%; object-fit: contain; }
 .hits .caption-label { position: static; max-width: 100%; border: none; text-align: center; font-size: 12px;
-    white-space: normal; overflow-wrap: anywhere; opacity: 1 !important; }
+    white-space: pre-line; overflow-wrap: anywhere; opacity: 1 !important; }
 .hits .thumbnail-item.selected { outline: 2px solid var(--color-accent); }
 """
 
@@ -36,11 +36,13 @@ def build(url: str, images: Path | None) -> gr.Blocks:
 
     def search(statements: dict[str, Any], results: int, measured: bool, par_weight: float) -> tuple[Any, ...]:
         """Rank the gallery by `{"gender": "female", "carrying": ["bag"]}`; the best hit is explained at once."""
-        hits = ask(url, statements or {}, int(results), None if measured else par_weight)
-        ranking = [explanation(hit) for hit in hits]
+        hits, weight = ask(url, statements or {}, int(results), None if measured else par_weight)
+        ranking = [explanation(hit, weight) for hit in hits]
         return [(crop(hit, images), caption(hit)) for hit in hits], ranking, 1, *explain(1, ranking)
 
-    with gr.Blocks(title="Descry", analytics_enabled=False, delete_cache=(KEEP_IMAGES, KEEP_IMAGES)) as page:
+    with gr.Blocks(
+        title="Descry", analytics_enabled=False, fill_width=True, delete_cache=(KEEP_IMAGES, KEEP_IMAGES)
+    ) as page:
         gr.Markdown("# Descry\nDescribe a person; what you leave at *any* does not count.")
         ranking = gr.State([])
         statements = gr.JSON({}, visible="hidden")
@@ -74,11 +76,15 @@ def build(url: str, images: Path | None) -> gr.Blocks:
     return page
 
 
-def ask(url: str, statements: dict[str, Any], results: int, par_weight: float | None) -> list[Hit]:
-    """Search; a connection of its own, so that a restarted server, even with another model, is found at once."""
+def ask(url: str, statements: dict[str, Any], results: int, par_weight: float | None) -> tuple[list[Hit], float]:
+    """The hits, and the weight that ranked them; None asks for the one measured with the model.
+
+    A connection of its own, so that a restarted server, even with another model, is found at once.
+    """
     try:
         with SearchClient(url) as client:
-            return client.search(statements, results, par_weight)
+            hits = client.search(statements, results, par_weight)
+            return hits, client.model.par_weight if par_weight is None else par_weight
     except DescryError as error:
         # The first line says it; the list of attributes that may follow is on the page already.
         raise gr.Error(str(error).splitlines()[0].rstrip(":"), duration=None, print_exception=False) from error
@@ -98,7 +104,7 @@ def draw_hits() -> tuple[gr.Gallery, gr.Number, gr.Markdown, gr.Dataframe]:
     gallery = gr.Gallery(
         show_label=False,
         columns=6,
-        height=600,
+        height=640,
         object_fit="contain",
         interactive=False,
         allow_preview=False,
@@ -152,9 +158,8 @@ def collect(names: list[str]) -> str:
         .filter(([name, value]) => value && value.length && value !== "{ANY}"))]"""
 
 
-def explanation(hit: Hit) -> dict[str, Any]:
-    """What the page keeps of a hit."""
-    total = sum(one.term for one in hit.agreement) or 1.0
+def explanation(hit: Hit, weight: float) -> dict[str, Any]:
+    """What the page keeps of a hit that was ranked with the attributes at `weight`."""
     rows = [
         [
             one.group.replace("_", " "),
@@ -162,11 +167,11 @@ def explanation(hit: Hit) -> dict[str, Any]:
             one.predicted,
             "yes" if one.agrees else "no",
             f"{one.probability:.2f}",
-            f"{one.term / total:.0%}",
+            f"{one.term:.3f}",
         ]
         for one in hit.agreement
     ]
-    summands = f"attributes {hit.par_distance:.4f} × weight + appearance {hit.embedding_distance:.4f}"
+    summands = f"{weight:g} × attributes {hit.par_distance:.4f} + appearance {hit.embedding_distance:.4f}"
     return {"id": hit.id, "distances": f"distance {hit.distance:.4f} = {summands}", "rows": rows}
 
 
@@ -189,8 +194,9 @@ def crop(hit: Hit, images: Path | None) -> Image.Image:
 
 
 def caption(hit: Hit) -> str:
-    """Rank, distance and id."""
-    return f"{hit.rank} · {hit.distance:.3f} · {hit.id}"
+    """Rank, distance, how many of the stated attributes agree, and the id without its folders."""
+    agreeing = sum(one.agrees for one in hit.agreement)
+    return f"{hit.rank} · {hit.distance:.3f} · {agreeing} of {len(hit.agreement)} agree\n{PurePosixPath(hit.id).name}"
 
 
 def launch(url: str, images: Path | None, host: str, port: int) -> None:
@@ -200,7 +206,7 @@ def launch(url: str, images: Path | None, host: str, port: int) -> None:
         server_port=port,
         share=False,
         footer_links=[],
-        theme=gr.themes.Default(primary_hue="indigo", font=FONT, font_mono=("ui-monospace", "monospace")),
+        theme=gr.themes.Default(primary_hue="indigo", font=FONT, font_mono=FONT),
         css=CSS,
         max_file_size="1mb",
     )

@@ -46,3 +46,35 @@ def trained(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from experiments import train_briefly
 
     return train_briefly(people, tmp_path_factory.mktemp("trained") / "asmr")
+
+
+@pytest.fixture
+def fake() -> Iterator["FakeServer"]:  # noqa: F821
+    """A server in this process that speaks the wire over a dictionary."""
+    from fake_server import FakeServer, serving
+
+    with serving(FakeServer()) as service:
+        yield service
+
+
+@pytest.fixture
+def client(fake: "FakeServer") -> Iterator["SearchClient"]:  # noqa: F821
+    """A client of `fake`."""
+    from descry.client import SearchClient
+
+    with SearchClient(fake.url, timeout=5) as connection:
+        yield connection
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six photos, red, green and blue, half of them in a subfolder, and a file that is no photo."""
+    from PIL import Image
+
+    root = tmp_path / "crops"
+    (root / "deeper").mkdir(parents=True)
+    for name, color in {"red": "#ff0000", "green": "#00ff00", "blue": "#0000ff"}.items():
+        Image.new("RGB", (64, 128), color).save(root / f"{name}.jpg")
+        Image.new("RGB", (64, 128), color).save(root / "deeper" / f"{name}.PNG")
+    (root / "notes.txt").write_text("not an image")
+    return root

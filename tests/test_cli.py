@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from descry.client.cli import main
+from descry.client.serve import ServerError, TritonServer
 
 HERE = "test-cli"  # the gallery is shared: these tests look only at their own camera
 
@@ -59,6 +61,8 @@ def test_index_reports_and_resumes(descry, crops, tmp_path):
     assert list(content["failed"]) == ["cli-broken.jpg"] and content["indexed"] == 4 and not content["complete"]
     code, out, _ = descry("index", crops, "--labels", crops / "labels.csv")
     assert code == 1 and out.startswith("4 of 5 images indexed (0 new, 4 before, 1 failed)")
+    code, out, err = descry("index", crops, "--report", tmp_path / "absent" / "report.json")
+    assert code == 1 and out.startswith("4 of 5 images indexed") and "descry index: cannot write " in err
 
 
 @pytest.mark.server
@@ -145,7 +149,7 @@ def test_schema(descry):
         (["search", "gendre=male"], "did you mean 'gender'"),
         (["search", "upper_color=pink"], "valid: black, red, white, none, unknown"),
         (["search", "gender"], "attribute=value"),
-        (["search", "gender=male", "-k", "10001"], "10"),
+        (["search", "gender=male", "-k", "99999999999"], "from 1 to 10000"),
         (["search", "gender=male", "--par-weight", "-1"], "from 0 on"),
         (["describe", "absent.jpg"], "cannot read the image"),
         (["index", "absent"], "is not a folder"),
@@ -172,7 +176,16 @@ def test_a_stopped_server_is_named(capsys):
 
 def test_serve_refuses_a_folder_without_models(tmp_path, capsys):
     assert main(["serve", "--repository", str(tmp_path), "--gallery", str(tmp_path / "g.sqlite")]) == 1
-    assert capsys.readouterr().err
+    assert "descry serve: " in capsys.readouterr().err
+
+
+@pytest.mark.server
+def test_serve_names_a_log_that_cannot_be_written(repository, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    log = tmp_path / "absent" / "triton.log"
+    with pytest.raises(ServerError, match=f"cannot write the log {log}: No such file"):
+        TritonServer(repository, tmp_path / "gallery.sqlite", grpc_port=0, http_port=0, metrics_port=0, log=log).start()
+    assert list(tmp_path.glob("descry-serve-*")) == []
 
 
 @pytest.mark.server

@@ -53,8 +53,11 @@ def test_search_and_explain(server, images):
         with SearchClient(server.url) as direct:
             hits = direct.search(statements, 50, 2.0)
         assert rank == 1 and len(gallery) == len(hits)
-        assert gallery[0]["caption"] == f"1 · {hits[0].distance:.3f} · {hits[0].id}"
-        assert f"**{hits[0].id}**" in heading
+        agreeing = sum(one.agrees for one in hits[0].agreement)
+        name = hits[0].id.rsplit("/")[-1]
+        assert gallery[0]["caption"] == f"1 · {hits[0].distance:.3f} · {agreeing} of 2 agree\n{name}"
+        assert f"**{hits[0].id}**" in heading and "= 2 × attributes" in heading
+        assert [row[5] for row in table["data"]] == [f"{one.term:.3f}" for one in hits[0].agreement]
         assert [row[:2] for row in table["data"]] == [["gender", "female"], ["accessory", "bag+glasses"]]
         with Image.open(gallery[0]["image"]) as shown:
             assert shown.size == app.CROP

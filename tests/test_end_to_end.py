@@ -29,7 +29,7 @@ def served(trained: Path, people: Path, tmp_path_factory):
         TritonServer(folder / "models", folder / "gallery.sqlite", grpc_port=0, http_port=0, metrics_port=0) as server,
         SearchClient(server.url, timeout=60) as client,
     ):
-        report = index_folder(client, people, people / "labels.csv")
+        report = index_folder(client, people, labels=people / "labels.csv")
         assert report.complete and report.indexed == report.found == 160
         yield client
 
@@ -73,7 +73,7 @@ def ids_of(people: Path, persons) -> list[str]:
 
 def test_the_served_schema_is_the_trained_one(served, eager):
     assert [group.name for group in served.schema.groups] == [group.name for group in eager[0].schema.groups]
-    assert served.model.digest == eager[0].digest
+    assert served.model.model_digest == eager[0].digest
 
 
 def test_complete_descriptions_rank_as_in_pytorch(served, eager, people):

@@ -11,15 +11,13 @@ import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from gallery import Gallery
 from PIL import Image
-from served_model import ServedModel
+from processes import children, wait_until_gone
 from tiny_models import ATTRIBUTES, DIGEST, EMBEDDING, FEATURES, FUSION, HEIGHT, SCHEMA, WIDTH, tiny_repository
 from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
@@ -334,16 +332,6 @@ def test_no_refused_request_stays_in_flight(repository, tmp_path):
     assert "Found 0 model versions that have in-flight inferences" in log.read_text()
 
 
-def test_the_gallery_of_another_model_stops_the_start(repository, tmp_path):
-    gallery = tmp_path / "gallery.sqlite"
-    Gallery(gallery, replace(ServedModel.load(repository), digest="another-digest")).close()
-    with pytest.raises(ServerError) as refusal:
-        TritonServer(repository, gallery, "127.0.0.1", 0, 0, 0).start()
-    message = str(refusal.value)
-    assert message.startswith(f"gallery {gallery} was indexed with another model (model_digest another-digest")
-    assert len(message.splitlines()) == 1 and ".py" not in message
-
-
 def test_a_taken_port_is_named(server, repository, tmp_path):
     with pytest.raises(ServerError, match=f"cannot listen on 127.0.0.1:{server.grpc_port} .*choose another port"):
         TritonServer(repository, tmp_path / "gallery.sqlite", grpc_port=server.grpc_port)
@@ -390,39 +378,6 @@ def lines_until(process: subprocess.Popen[str], wanted: str) -> list[str]:
         if wanted in line:
             return lines
     raise AssertionError(f"{wanted!r} was never said: {lines}")
-
-
-def children(process_id: int) -> dict[int, str]:
-    """Process id and command line of a process's descendants."""
-    found: dict[int, str] = {}
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(status.read_text().rsplit(")", 1)[1].split()[1])
-            command = (status.parent / "cmdline").read_text().replace("\0", " ")
-        except OSError:
-            continue  # the process ended meanwhile
-        if parent == process_id:
-            found[int(status.parent.name)] = command
-            found |= children(int(status.parent.name))
-    return found
-
-
-def wait_until_gone(process_ids: list[int], seconds: float) -> list[int]:
-    """Those of the processes that still run after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        process_ids = [each for each in process_ids if Path(f"/proc/{each}/cmdline").is_file() and running(each)]
-        if not process_ids:
-            break
-        time.sleep(0.1)
-    return process_ids
-
-
-def running(process_id: int) -> bool:
-    try:
-        return Path(f"/proc/{process_id}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_serve_replaces_a_dead_model_and_stops_on_sigterm(repository, tmp_path):

@@ -1,5 +1,6 @@
 """Pictures of results: ranked grids and training curves."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 
 matplotlib.use("Agg")
 
+NOTE_WIDTH = 26  # characters
 RIGHT, WRONG = "#2e8b57", "#c0392b"
 
 
@@ -54,7 +56,7 @@ def _draw_hit(axis: Axes, rank: int, row: RankedRow, position: int) -> None:
     axis.imshow(row.images[position].resize((128, 256)))
     for spine in axis.spines.values():
         spine.set(edgecolor=RIGHT if row.relevant[position] else WRONG, linewidth=3)
-    axis.set_xlabel(f"{rank}. {row.notes[position]}", fontsize=6, wrap=True)
+    axis.set_xlabel(textwrap.fill(f"{rank}. {row.notes[position]}", NOTE_WIDTH), fontsize=6)
 
 
 def draw_training_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
