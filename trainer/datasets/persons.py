@@ -1,6 +1,8 @@
 """The dataset artifact: images, three-valued attributes, person, camera and split of every crop."""
 
-from dataclasses import dataclass, field
+import hashlib
+import os
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,8 @@ import numpy as np
 from descry.trainer.schema import UNKNOWN, AttributeSchema
 
 SPLITS = ("train", "val", "test")
+# Images of nobody that is labelled: part of a re-ID gallery, never of an attribute search.
+DISTRACTOR = "distractor"
 
 
 class DatasetError(ValueError):
@@ -16,20 +20,29 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images to read, and at which size.
+    """Which images to read, and under which published protocol.
 
     Attributes:
-        name: `pa100k`, `folder` or `synthetic`.
+        name: a key of `DATASETS`, e.g. `market1501`, `peta`, `folder`.
         root: folder of the dataset.
         labels: the label file; empty = where the dataset keeps it.
-        split_seed: seed of the splits that this project draws (PA-100K's partial folder).
+        schema: name of the attribute set, e.g. `market1501_onehot`; empty = the dataset's first.
+        protocol: name of the split, e.g. `sal`; empty = the dataset's first.
+        validation: share of the training split to hold out as `val` (whole persons or whole categories, as the test
+            split is drawn); 0 = the published split as it is.
+        split_seed: seed of every split that this project draws.
+        cache: folder of decoded pixels; empty = decode in every epoch.
         options: what one dataset alone needs, e.g. `persons` of the synthetic set.
     """
 
     name: str = "synthetic"
     root: str = "data/synthetic"
     labels: str = ""
+    schema: str = ""
+    protocol: str = ""
+    validation: float = 0.0
     split_seed: int = 0
+    cache: str = ""
     options: dict[str, int] = field(default_factory=dict)
 
 
@@ -44,7 +57,11 @@ class PersonDataset:
         attributes: uint8 [n, N] of 0, 1 and `UNKNOWN`.
         persons: int64 [n], -1 where unknown.
         cameras: int64 [n], -1 where unknown.
-        splits: str [n], `train`, `val` or `test`.
+        splits: str [n], `train`, `val`, `test` or `distractor`.
+        queries: bool [n], whether the image is a query of the re-ID benchmark; by default none is.
+        notes: what a user must know before comparing numbers.
+        missing: published files that are not there; empty = complete.
+        problems: labels that contradict themselves, each with its row.
     """
 
     name: str
@@ -54,17 +71,23 @@ class PersonDataset:
     persons: np.ndarray
     cameras: np.ndarray
     splits: np.ndarray
+    queries: np.ndarray = None  # type: ignore[assignment]
+    notes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not belong together."""
         count = len(self.images)
+        if self.queries is None:
+            object.__setattr__(self, "queries", np.zeros(count, bool))
         if self.attributes.shape != (count, self.schema.size):
             raise DatasetError(
                 f"{self.name}: {self.attributes.shape} labels for {count} images x {self.schema.size} attributes"
             )
-        for label, column in (("persons", self.persons), ("cameras", self.cameras), ("splits", self.splits)):
-            if len(column) != count:
-                raise DatasetError(f"{self.name}: {len(column)} {label} for {count} images")
+        for label in ("persons", "cameras", "splits", "queries"):
+            if len(getattr(self, label)) != count:
+                raise DatasetError(f"{self.name}: {len(getattr(self, label))} {label} for {count} images")
         if not np.isin(self.attributes, (0, 1, UNKNOWN)).all():
             raise DatasetError(f"{self.name}: labels other than 0, 1 and unknown ({UNKNOWN})")
 
@@ -78,12 +101,23 @@ class PersonDataset:
 
     def rows(self, rows: np.ndarray) -> "PersonDataset":
         """The crops at `rows` (int [m]), in that order."""
-        return PersonDataset(
-            name=self.name,
-            schema=self.schema,
-            images=tuple(self.images[row] for row in rows),
-            attributes=self.attributes[rows],
-            persons=self.persons[rows],
-            cameras=self.cameras[rows],
-            splits=self.splits[rows],
+        columns = {
+            name: getattr(self, name)[rows] for name in ("attributes", "persons", "cameras", "splits", "queries")
+        }
+        return replace(self, images=tuple(self.images[row] for row in rows), **columns)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Image paths from their common folder on, without ending: the same wherever the dataset lies."""
+        common = os.path.commonpath([image.parent for image in self.images]) if self.images else ""
+        return tuple(os.path.splitext(os.path.relpath(image, common))[0] for image in self.images)
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each split (its image names, sorted, one a line) and of `labels` (name and all labels a line)."""
+        names = np.array(self.names)
+        lines = {split: sorted(names[self.splits == split]) for split in dict.fromkeys(self.splits.tolist())}
+        labels = zip(names, self.persons, self.cameras, self.attributes, strict=True)
+        lines["labels"] = sorted(
+            f"{name} {person} {camera} {row.tobytes().hex()}" for name, person, camera, row in labels
         )
+        return {name: hashlib.sha256("\n".join(text).encode()).hexdigest() for name, text in lines.items()}
