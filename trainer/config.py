@@ -10,6 +10,7 @@ import yaml
 
 from descry.trainer.datasets import DataConfig
 from descry.trainer.methods import METHODS
+from descry.trainer.sampling import SAMPLERS
 from descry.trainer.transforms import ImageConfig
 
 
@@ -30,6 +31,8 @@ class StageConfig:
         milestones: epochs (from 0) at whose start the rate is multiplied by `decay`.
         warmup_steps: optimizer steps of linear warm-up.
         clip: largest gradient norm; 0 = off.
+        sampler: `plain` shuffling, or batches of whole persons (`identity`) or whole descriptions (`category`).
+        images_per_label: K of the balanced samplers: images a batch holds of each of its persons or descriptions.
     """
 
     name: str
@@ -44,6 +47,8 @@ class StageConfig:
     weight_decay: float = 5e-4
     warmup_steps: int = 0
     clip: float = 0.0
+    sampler: str = "plain"
+    images_per_label: int = 4
 
 
 @dataclass(frozen=True)
@@ -174,6 +179,8 @@ def _check(config: ExperimentConfig) -> None:
     for stage in config.train.stages:
         if stage.name not in stages:
             raise ConfigError(f"train.stages: {stage.name!r} is not a stage of this method; valid: {', '.join(stages)}")
+        if stage.sampler not in SAMPLERS:
+            raise ConfigError(f"train.stages: sampler {stage.sampler!r} is not one of {', '.join(SAMPLERS)}")
     for key, value, valid in (
         ("train.keep", config.train.keep, ("last", "best")),
         ("train.device", config.train.device, ("auto", "cpu")),

@@ -58,6 +58,21 @@ class TrainingLabels:
         return match_rows(attributes, self.categories)
 
 
+def positive_ratios(attributes: np.ndarray) -> np.ndarray:
+    """Share of ones among the known labels of each attribute: float64 [N] in 0..1, from a label matrix uint8 [n, N].
+
+    Raises:
+        ValueError: nobody labelled an attribute: no share of it is more right than another.
+    """
+    known = (attributes != UNKNOWN).sum(axis=0)
+    if not known.all():
+        raise ValueError(
+            f"attribute column {np.flatnonzero(known == 0)[0]} is unknown in all {len(attributes)} rows: label some, "
+            "or drop the attribute from the schema"
+        )
+    return (attributes == 1).sum(axis=0) / known
+
+
 def _patterns(columns: np.ndarray, kind: str) -> np.ndarray:
     seen = np.unique(columns[(columns != UNKNOWN).all(axis=1)], axis=0)
     size = columns.shape[1]

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from descry.trainer.config import ExperimentConfig, StageConfig
 from descry.trainer.datasets import PersonDataset
 from descry.trainer.methods import Method
+from descry.trainer.sampling import build_sampler
 from descry.trainer.state import History, Progress, latest_state, save_state
 from descry.trainer.transforms import CropDataset
 
@@ -84,14 +85,18 @@ class Trainer:
             self.accelerator.free_memory()
 
     def _loader(self, stage: StageConfig) -> DataLoader:
-        needed = stage.batch_size * self.accelerator.num_processes
-        if len(self.crops) < needed:
+        train, batch = self.config.train, stage.batch_size
+        sampler = build_sampler(stage.sampler, self.crops.persons, batch, stage.images_per_label, train.seed)
+        usable = len(self.crops) if sampler is None else sampler.labelled
+        needed = batch * self.accelerator.num_processes
+        if usable < needed:
             raise ValueError(
-                f"stage {stage.name}: {len(self.crops)} training images are fewer than one batch on each process "
-                f"({needed}); lower its batch_size"
+                f"stage {stage.name}: {usable} training images are fewer than one batch on each process ({needed}); "
+                "lower its batch_size"
             )
-        workers = self.config.train.workers
-        return DataLoader(self.crops, stage.batch_size, shuffle=True, drop_last=True, num_workers=workers)
+        return DataLoader(
+            self.crops, batch, sampler=sampler, shuffle=sampler is None, drop_last=True, num_workers=train.workers
+        )
 
     def _run_epoch(self, stage: StageConfig, model: nn.Module, optimizer: Any, loader: Any) -> bool:
         """Run the rest of an epoch; False when `max_steps` ended it early, after saving the state."""

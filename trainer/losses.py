@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from descry.trainer.schema import UNKNOWN
+
 IGNORE = -1
 
 
@@ -106,3 +108,31 @@ def adaptive_semantic_margin(
     mean = (cosine * off_diagonal).sum() / pairs
     affinity = torch.sigmoid(1 - group_hamming(group_labels, weights.float()) / temperature)
     return ((cosine - mean - affinity).square() * off_diagonal).sum() / pairs
+
+
+def imbalance_weights(labels: Tensor, ratios: Tensor, *, form: str = "label_dependent", sigma: float = 1.0) -> Tensor:
+    """Weights of a binary cross-entropy that make up for rare attributes.
+
+    `label_dependent` (DeepMAR: Li, Chen, Huang, ACPR 2015): exp((1 - r_j) / sigma^2) where y_ij = 1 and
+    exp(r_j / sigma^2) where y_ij = 0. `attribute` (Multi-task Transformer, Eq. 3.1, whose w_j knows no label):
+    exp(-r_j / sigma^2).
+
+    Args:
+        labels: uint8 [B, N] of 0, 1 and `UNKNOWN`.
+        ratios: r, [N] share of ones of each attribute in training; see `positive_ratios`.
+        form: one of the two above.
+        sigma: the smaller, the stronger.
+
+    Returns:
+        [B, N] in the type of `ratios`; 0 where the label is unknown.
+
+    Raises:
+        ValueError: no such form.
+    """
+    if form == "label_dependent":
+        exponent = torch.where(labels == 1, 1 - ratios, ratios)
+    elif form == "attribute":
+        exponent = -ratios
+    else:
+        raise ValueError(f"form {form!r} is not one of label_dependent, attribute")
+    return (exponent / sigma**2).exp() * (labels != UNKNOWN)
