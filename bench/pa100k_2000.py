@@ -22,9 +22,10 @@ from descry.client.serve import TritonServer
 from descry.export.__main__ import main as export
 from descry.trainer.checkpoint import Checkpoint, load_checkpoint
 from descry.trainer.datasets import PersonDataset, load_dataset
-from descry.trainer.evaluate import Queries, category_queries, extract, query_distances
+from descry.trainer.evaluate import extract, query_distances
 from descry.trainer.figures import RankedRow, draw_ranked_grid, draw_training_curves
 from descry.trainer.metrics import attribute_metrics, search_metrics
+from descry.trainer.protocols import Queries, category_queries
 from descry.trainer.retrieval import Fusion, fuse
 from descry.trainer.schema import UNKNOWN
 from descry.trainer.state import History
@@ -42,7 +43,7 @@ def main() -> int:
     checkpoint = load_checkpoint(options.checkpoint)
     persons = load_dataset(checkpoint.config.data).subset("test")
     gallery = extract(checkpoint.method, persons, checkpoint.config.image, Accelerator(cpu=True))
-    queries = category_queries(gallery.attributes, checkpoint.method.categories)
+    queries = category_queries(gallery.crops, checkpoint.method.categories)
     fusion = Fusion(**checkpoint.metrics["fusion"])
     par, embedding = query_distances(checkpoint.method, queries, gallery)
     ours = distances_by_name(fusion, par / fusion.max_par, embedding / fusion.max_emb)

@@ -3,22 +3,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from descry.trainer import evaluate
-from descry.trainer.evaluate import category_queries
 from descry.trainer.figures import RankedRow, draw_ranked_grid, draw_training_curves
-from descry.trainer.schema import UNKNOWN
 from descry.trainer.state import History
-
-
-def test_queries_are_the_distinct_complete_categories():
-    gallery = torch.tensor([[1, 0], [0, 1], [1, 0], [1, UNKNOWN], [0, 0]], dtype=torch.uint8)
-    queries = category_queries(gallery, torch.tensor([[1, 0], [1, 1]], dtype=torch.uint8))
-    assert queries.attributes.tolist() == [[0, 0], [0, 1], [1, 0]]
-    assert queries.relevant.int().tolist() == [[0, 0, 0, 0, 1], [0, 1, 0, 0, 0], [1, 0, 1, 0, 0]]
-    assert queries.seen.tolist() == [False, False, True]
 
 
 def test_the_command_prints_a_table_and_json(trained, capsys):

@@ -1,9 +1,9 @@
 """Evaluate a checkpoint: attribute search and attribute recognition on one split of a dataset.
 
-    python -m descry.trainer.evaluate CHECKPOINT [--split test] [--json] [--data.root=DIR]
+    python -m descry.trainer.evaluate CHECKPOINT [--split test] [--gallery-filter none] [--json] [--data.root=DIR]
 
-Protocol: every distinct complete category of the gallery is one query; its images are relevant; no camera filter
-(ASMR).
+Protocol: every distinct complete category of the gallery is one query; its images are relevant. All images of the
+gallery count (ASMR), or with `--gallery-filter same_camera` not those of the described person by the same camera (SAL).
 """
 
 import argparse
@@ -22,10 +22,9 @@ from tqdm import tqdm
 from descry.trainer.checkpoint import CheckpointError, load_checkpoint
 from descry.trainer.config import ConfigError, ImageConfig, load_config
 from descry.trainer.datasets import DatasetError, PersonDataset, load_dataset
-from descry.trainer.labels import match_rows
-from descry.trainer.losses import IGNORE
 from descry.trainer.methods import Method
 from descry.trainer.metrics import attribute_metrics, search_metrics
+from descry.trainer.protocols import GALLERY_FILTERS, Queries, category_queries
 from descry.trainer.retrieval import Fusion, embedding_distances, fit_fusion, fuse, par_distances
 from descry.trainer.schema import UNKNOWN, SchemaError
 from descry.trainer.transforms import CropDataset
@@ -38,27 +37,17 @@ class Extracted:
     Attributes:
         embeddings: float [G, D], unit rows.
         scores: float [G, N] in 0..1.
-        attributes: uint8 [G, N] labels, 255 = unknown.
+        crops: the G crops.
     """
 
     embeddings: Tensor
     scores: Tensor
-    attributes: Tensor
+    crops: PersonDataset
 
-
-@dataclass(frozen=True)
-class Queries:
-    """The distinct complete categories of a gallery.
-
-    Attributes:
-        attributes: uint8 [Q, N].
-        relevant: bool [Q, G].
-        seen: bool [Q], whether the category is among the training categories.
-    """
-
-    attributes: Tensor
-    relevant: Tensor
-    seen: Tensor
+    @property
+    def attributes(self) -> Tensor:
+        """Labels uint8 [G, N], 255 = unknown."""
+        return torch.from_numpy(self.crops.attributes)
 
 
 @torch.inference_mode()
@@ -74,16 +63,7 @@ def extract(
         unit, probabilities = accelerator.gather_for_metrics((unit, method.attribute_scores(features)))
         embeddings.append(unit.cpu())
         scores.append(probabilities.cpu())
-    return Extracted(torch.cat(embeddings), torch.cat(scores), torch.from_numpy(persons.attributes))
-
-
-def category_queries(attributes: Tensor, training_categories: Tensor) -> Queries:
-    """Queries of a gallery with labels uint8 [G, N]; rows with an unknown label are never asked for."""
-    complete = attributes[(attributes != UNKNOWN).all(dim=1)]
-    asked = torch.unique(complete, dim=0)
-    owner = match_rows(attributes, asked)
-    relevant = owner[None, :] == torch.arange(len(asked))[:, None]
-    return Queries(asked, relevant, match_rows(asked, training_categories.cpu()) != IGNORE)
+    return Extracted(torch.cat(embeddings), torch.cat(scores), persons)
 
 
 @torch.inference_mode()
@@ -97,7 +77,11 @@ def query_distances(method: Method, queries: Queries, gallery: Extracted) -> tup
 
 
 def evaluate_search(
-    method: Method, gallery: Extracted, fusion: Fusion | None, par_weights: tuple[float, ...] = ()
+    method: Method,
+    gallery: Extracted,
+    fusion: Fusion | None,
+    par_weights: tuple[float, ...] = (),
+    gallery_filter: str = "none",
 ) -> dict[str, Any]:
     """Search metrics of the embedding, of the PAR head and of both fused, over all, seen and unseen categories.
 
@@ -106,14 +90,15 @@ def evaluate_search(
         gallery: what it said of the gallery.
         par_weights: candidates when `fusion` is None.
         fusion: the constants; None measures them here (on validation data) with the best of `par_weights`.
+        gallery_filter: of `descry.trainer.protocols`.
     """
-    queries = category_queries(gallery.attributes, method.labels.categories)
+    queries = category_queries(gallery.crops, method.labels.categories, gallery_filter)
     par, embedding = query_distances(method, queries, gallery)
     fusion = fusion or fit_fusion(par, embedding, queries.relevant, par_weights)
     groups = {"all": torch.ones_like(queries.seen), "seen": queries.seen, "unseen": ~queries.seen}
     table = {
         name: {
-            which: search_metrics(distances[rows], queries.relevant[rows])
+            which: search_metrics(distances[rows], queries.relevant[rows], queries.ignored[rows])
             for which, rows in groups.items()
             if rows.any()
         }
@@ -148,6 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--split", default="test", choices=("train", "val", "test"))
+    parser.add_argument("--gallery-filter", default="none", choices=GALLERY_FILTERS)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options, overrides = parser.parse_known_args(arguments)
     try:
@@ -166,7 +152,8 @@ def main(arguments: list[str] | None = None) -> int:
     accelerator = Accelerator(cpu=config.train.device == "cpu")
     method = checkpoint.method.to(accelerator.device)
     gallery = extract(method, persons, config.image, accelerator, config.train.workers)
-    result = evaluate_search(method, gallery, Fusion(**checkpoint.metrics["fusion"]))
+    fusion = Fusion(**checkpoint.metrics["fusion"])
+    result = evaluate_search(method, gallery, fusion, gallery_filter=options.gallery_filter)
     accelerator.print(json.dumps(result, indent=2) if options.json else format_table(result))
     return 0
 

@@ -9,12 +9,13 @@ from torch import Tensor
 RANKS = (1, 5, 10)
 
 
-def search_metrics(distances: Tensor, relevant: Tensor) -> dict[str, float]:
+def search_metrics(distances: Tensor, relevant: Tensor, ignored: Tensor | None = None) -> dict[str, float]:
     """CMC and mAP over all queries that have a relevant image.
 
     Args:
         distances: [Q, G], smaller is better.
         relevant: bool [Q, G].
+        ignored: bool [Q, G], images that a query's ranking leaves out, relevant or not; None = none.
 
     Returns:
         `rank1`, `rank5`, `rank10`: share of queries with a relevant image among the first k.
@@ -22,6 +23,8 @@ def search_metrics(distances: Tensor, relevant: Tensor) -> dict[str, float]:
         `mAP_trapezoid`: by Market-1501's rule, the mean of the precision before and at each hit (ASMR).
         `queries`: how many queries were averaged. All metrics are in 0..1, and NaN without a query.
     """
+    if ignored is not None:
+        distances, relevant = distances.masked_fill(ignored, torch.inf), relevant & ~ignored
     order = distances.argsort(dim=1, stable=True)
     hits = relevant.gather(1, order)
     hits = hits[hits.any(dim=1)].double()

@@ -20,6 +20,7 @@ from accelerate.utils import set_seed
 
 from descry.trainer.config import ConfigError, ExperimentConfig, load_config
 from descry.trainer.datasets import DatasetError, PersonDataset, load_dataset
+from descry.trainer.datasets.statistics import describe
 from descry.trainer.evaluate import evaluate_search, extract, format_table
 from descry.trainer.labels import TrainingLabels
 from descry.trainer.loop import Trainer
@@ -51,6 +52,8 @@ def train(config: ExperimentConfig, resume: bool = False) -> dict[str, Any]:
     set_seed(config.train.seed)
     with accelerator.main_process_first():
         persons = load_dataset(config.data)
+    for note in persons.notes:
+        accelerator.print(f"{persons.name}: {note}", file=sys.stderr)
     training, validation = persons.subset("train"), persons.subset("val")
     method = build_method(config, persons.schema, TrainingLabels.of(training.attributes, persons.schema))
     accelerator.init_trackers("descry", {"config": config.to_yaml()})
@@ -85,11 +88,6 @@ def validate(
     """Evaluate on `persons` and measure the fusion there."""
     gallery = extract(method.to(accelerator.device), persons, config.image, accelerator, config.train.workers)
     return evaluate_search(method, gallery, None, config.fusion.par_weights)
-
-
-def describe(persons: PersonDataset) -> dict[str, Any]:
-    """Name and size of each split, for `metrics.json`."""
-    return {"name": persons.name, **{split: len(persons.subset(split)) for split in ("train", "val", "test")}}
 
 
 def main(arguments: list[str] | None = None) -> int:

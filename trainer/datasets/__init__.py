@@ -2,26 +2,38 @@
 
 from collections.abc import Callable
 
-from descry.trainer.datasets import folder, pa100k, synthetic
-from descry.trainer.datasets.persons import DataConfig, DatasetError, PersonDataset
+from descry.trainer.datasets import dukemtmc, folder, market1501, pa100k, peta, synthetic
+from descry.trainer.datasets.persons import DataConfig, DatasetError, PersonDataset, choose
+from descry.trainer.datasets.splits import hold_out
 
 DATASETS: dict[str, Callable[[DataConfig], PersonDataset]] = {
     "folder": folder.load,
-    "pa100k": pa100k.load,
     "synthetic": synthetic.load,
+    "market1501": market1501.load,
+    "dukemtmc": dukemtmc.load,
+    "peta": peta.load,
+    "pa100k": pa100k.load,
+}
+# What the papers say of a dataset: figures by protocol and schema.
+PUBLISHED: dict[str, dict[tuple[str, str], dict[str, int | str]]] = {
+    "market1501": market1501.PUBLISHED,
+    "dukemtmc": dukemtmc.PUBLISHED,
+    "peta": peta.PUBLISHED,
+    "pa100k": pa100k.PUBLISHED,
 }
 
 
 def load_dataset(config: DataConfig) -> PersonDataset:
-    """Read the dataset that `config.name` names.
+    """Read the dataset that `config.name` names, and hold out `config.validation` of its training images.
 
     Raises:
         DatasetError: the name is unknown, a file is missing, or a label is wrong; the message names file, row and
             value.
     """
-    if config.name not in DATASETS:
-        raise DatasetError(f"data.name: {config.name!r} is not one of {', '.join(DATASETS)}")
-    return DATASETS[config.name](config)
+    if not config.name:
+        raise DatasetError(f"data.name is empty; it is one of {', '.join(DATASETS)}")
+    persons = choose(DATASETS, config.name, "data.name")(config)
+    return hold_out(persons, config.validation, config.split_seed) if config.validation else persons
 
 
-__all__ = ["DATASETS", "DataConfig", "DatasetError", "PersonDataset", "load_dataset"]
+__all__ = ["DATASETS", "PUBLISHED", "DataConfig", "DatasetError", "PersonDataset", "load_dataset"]

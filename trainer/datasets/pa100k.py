@@ -1,17 +1,31 @@
 """PA-100K (Liu et al., HydraPlus-Net, ICCV 2017): 26 attributes in 15 groups, from the original `annotation.mat`.
 
-The order of the groups below is the order of the 26 columns. A folder that holds only some of the 100 000 images is
-used as far as it
-goes; the official split is kept when images of the official validation and test sets are there, otherwise a
-category-aware one is drawn.
+The order of the groups below is the order of the 26 columns.
+
+Protocols (`data.protocol`):
+    official: 80 000 / 10 000 / 10 000 images.
+    trainval: the official val images train as well, 90 000 / 10 000.
+    drawn: 72 % / 8 % / 20 % of the images that are there, half of val and test with categories unseen in training,
+        drawn with `data.split_seed`.
+Without one it is `official` where images of all three official splits are there, and `drawn` for a smaller part.
 """
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
 
-from descry.trainer.datasets.persons import DataConfig, DatasetError, PersonDataset
+from descry.trainer.datasets.matfile import read_mat, texts
+from descry.trainer.datasets.persons import (
+    SPLITS,
+    DataConfig,
+    DatasetError,
+    PersonDataset,
+    choose,
+    find_annotation,
+)
+from descry.trainer.datasets.splits import category_aware_split
+from descry.trainer.datasets.statistics import contradictions
 from descry.trainer.schema import AttributeGroup, AttributeSchema
 
 NO_YES = ("no", "yes")
@@ -35,94 +49,84 @@ SCHEMA = AttributeSchema(
         AttributeGroup("boots", NO_YES, "binary", "lower"),
     ),
 )
-SPLIT_NAMES = ("train", "val", "test")
+PROTOCOLS = {name: name for name in ("official", "trainval", "drawn")}
+# Of these groups the labels mean one value an image.
+ONE_VALUE = ("age", "view", "sleeves")
+PUBLISHED: dict[tuple[str, str], dict[str, int | str]] = {
+    ("official", "pa100k"): {
+        "train images": 80000,
+        "val images": 10000,
+        "test images": 10000,
+        "test categories": 849,
+    },
+    ("trainval", "pa100k"): {"train images": 90000, "test images": 10000, "test categories": 849},
+}
 
 
 def load(config: DataConfig) -> PersonDataset:
-    """Read `labels` (default `root/annotation.mat`) and the images under `root/images` or `root`.
+    """Read `labels` (default `root/annotation.mat`) and those images that are under `root/images` or `root`.
 
     Raises:
         DatasetError: a missing file or field, a label outside 0 and 1, or no image of the annotation in the folder.
     """
     root = Path(config.root)
     folder = root / "images" if (root / "images").is_dir() else root
-    annotation = Path(config.labels) if config.labels else root / "annotation.mat"
-    names, attributes, official = read_annotation(annotation)
-    present = {path.name for path in folder.glob("*.jpg")}
+    path = find_annotation(root, "annotation", config.labels)
+    names, attributes, official = read_annotation(path)
+    present = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
     held = np.flatnonzero([name in present for name in names])
     if not len(held):
-        raise DatasetError(f"{folder}: no image of {annotation} is here; expected files such as {names[0]}")
-    complete = set(official[held]) == set(SPLIT_NAMES)
-    splits = official[held] if complete else category_aware_split(attributes[held], config.split_seed)
-    unknown = np.full(len(held), -1, np.int64)
-    images = tuple(folder / names[row] for row in held)
-    return PersonDataset("pa100k", SCHEMA, images, attributes[held], unknown, unknown, splits)
+        raise DatasetError(f"{folder}: no image of {path} is here; expected files such as {folder / names[0]}")
+    part = "official" if set(official[held]) == set(SPLITS) else "drawn"
+    protocol = choose(PROTOCOLS, config.protocol or part, "data.protocol")
+    splits = {
+        "official": lambda: official[held],
+        "trainval": lambda: np.where(official[held] == "val", "train", official[held]),
+        "drawn": lambda: category_aware_split(attributes[held], config.split_seed),
+    }[protocol]()
+    missing = tuple(str(folder / name) for name in names if name not in present)
+    partial = f"partial: {len(held)} of {len(names)} images, split {protocol}; no result compares with the full set"
+    held_names = [names[row] for row in held]
+    return PersonDataset(
+        name="pa100k",
+        schema=SCHEMA,
+        images=tuple(folder / name for name in held_names),
+        attributes=attributes[held],
+        persons=np.full(len(held), -1, np.int64),
+        cameras=np.full(len(held), -1, np.int64),
+        splits=splits,
+        protocol=protocol,
+        notes=(partial,) if missing else (),
+        missing=missing,
+        problems=contradictions(SCHEMA, attributes[held], held_names, ONE_VALUE),
+    )
 
 
 def read_annotation(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     """File names, labels uint8 [n, 26] and official split of all images of `annotation.mat`.
 
     Raises:
-        DatasetError: the file is missing, is no .mat file, lacks a field, or holds another number of columns.
+        DatasetError: the file is missing, is no .mat file, lacks a field, names an image twice, or its labels are not
+            0 and 1 in 26 columns and one row a name.
     """
-    if not path.is_file():
-        raise DatasetError(f"{path} does not exist; give PA-100K's annotation.mat as data.labels")
-    try:
-        content = loadmat(str(path))
-    except Exception as error:  # scipy raises TypeError, ValueError, OSError or zlib.error by the kind of damage
-        raise DatasetError(f"{path} is not a readable .mat file ({error}); download annotation.mat again") from error
+    content = read_mat(path, [f"{split}_{kind}" for split in SPLITS for kind in ("images_name", "label")])
     names: list[str] = []
     labels, splits = [], []
-    for split in SPLIT_NAMES:
-        fields = (f"{split}_images_name", f"{split}_label")
-        missing = [field for field in fields if field not in content]
-        if missing:
-            raise DatasetError(f"{path}: field {missing[0]!r} is missing; it holds {sorted(content)}")
-        split_names = [str(cell.item()) for cell in content[fields[0]].ravel()]
-        matrix = content[fields[1]]
+    for split in SPLITS:
+        split_names, matrix = texts(content[f"{split}_images_name"]), content[f"{split}_label"]
         if matrix.shape != (len(split_names), SCHEMA.size):
-            raise DatasetError(f"{path}: {fields[1]} is {matrix.shape}, wanted ({len(split_names)}, {SCHEMA.size})")
-        if matrix.max(initial=0) > 1:
-            row, column = np.argwhere(matrix > 1)[0]
+            raise DatasetError(f"{path}: {split}_label is {matrix.shape}, wanted ({len(split_names)}, {SCHEMA.size})")
+        if not np.isin(matrix, (0, 1)).all():
+            row, column = np.argwhere(~np.isin(matrix, (0, 1)))[0]
             raise DatasetError(
-                f"{path}: {fields[1]} row {row} ({split_names[row]}) column {column} is {matrix[row, column]}"
+                f"{path}: {split}_label row {row} ({split_names[row]}) column {column} is {matrix[row, column]}"
             )
         names += split_names
         labels.append(matrix.astype(np.uint8))
         splits += [split] * len(split_names)
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise DatasetError(
+            f"{path}: {repeated[0]} is listed {names.count(repeated[0])} times; one row an image is meant"
+        )
     return names, np.concatenate(labels), np.array(splits)
-
-
-def category_aware_split(attributes: np.ndarray, seed: int) -> np.ndarray:
-    """Split rows 72 % train, 8 % val, 20 % test so that half of each held-out part has categories unseen in training.
-
-    Whole categories, in random order, are given to test and then to val until each has half its rows; the other half
-    is drawn from the remaining rows, category by category, always leaving one row of the category to training.
-
-    Args:
-        attributes: uint8 [n, N]; rows are grouped by their exact pattern.
-        seed: of the draw.
-
-    Returns:
-        str [n] of `train`, `val` and `test`.
-    """
-    generator = np.random.default_rng(seed)
-    categories = np.unique(attributes, axis=0, return_inverse=True)[1].ravel()
-    count = len(categories)
-    splits = np.full(count, "train", dtype="<U5")
-    order = generator.permutation(categories.max() + 1)
-    sizes = {"test": round(0.2 * count), "val": round(0.08 * count)}
-    for split, size in sizes.items():
-        for category in order:
-            rows = np.flatnonzero((categories == category) & (splits == "train"))
-            already = (splits == split).sum()
-            if len(rows) == (categories == category).sum() and already + len(rows) <= size // 2:
-                splits[rows] = split
-    for split, size in sizes.items():
-        for row in generator.permutation(count):
-            if (splits == split).sum() == size:
-                break
-            same = (categories == categories[row]) & (splits == "train")
-            if splits[row] == "train" and same.sum() > 1:
-                splits[row] = split
-    return splits

@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +14,8 @@ from descry.trainer.schema import UNKNOWN, AttributeSchema
 SPLITS = ("train", "val", "test")
 # Images of nobody that is labelled: part of a re-ID gallery, never of an attribute search.
 DISTRACTOR = "distractor"
+
+Choice = TypeVar("Choice")
 
 
 class DatasetError(ValueError):
@@ -58,6 +62,7 @@ class PersonDataset:
         persons: int64 [n], -1 where unknown.
         cameras: int64 [n], -1 where unknown.
         splits: str [n], `train`, `val`, `test` or `distractor`.
+        protocol: name of the published split that `splits` follows; empty = none has a name.
         queries: bool [n], whether the image is a query of the re-ID benchmark; by default none is.
         notes: what a user must know before comparing numbers.
         missing: published files that are not there; empty = complete.
@@ -71,6 +76,7 @@ class PersonDataset:
     persons: np.ndarray
     cameras: np.ndarray
     splits: np.ndarray
+    protocol: str = ""
     queries: np.ndarray = None  # type: ignore[assignment]
     notes: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
@@ -121,3 +127,22 @@ class PersonDataset:
             f"{name} {person} {camera} {row.tobytes().hex()}" for name, person, camera, row in labels
         )
         return {name: hashlib.sha256("\n".join(text).encode()).hexdigest() for name, text in lines.items()}
+
+
+def choose(choices: Mapping[str, Choice], name: str, key: str) -> Choice:
+    """The entry called `name`, or the first when it is empty.
+
+    Raises:
+        DatasetError: no such entry; the message names `key` and the valid ones.
+    """
+    if name and name not in choices:
+        raise DatasetError(f"{key}: {name!r} is not one of {', '.join(choices)}")
+    return choices[name or next(iter(choices))]
+
+
+def find_annotation(root: Path, name: str, given: str) -> Path:
+    """The annotation file: `given`, or `NAME.mat` in `root` or in `root/attribute`, where its authors put it."""
+    if given:
+        return Path(given)
+    places = [root / f"{name}.mat", root / "attribute" / f"{name}.mat"]
+    return next((place for place in places if place.exists()), places[0])
