@@ -57,7 +57,7 @@ BENCHMARK = Benchmark(
     correct=correct_top,
     notes=("the images of DukeMTMC were withdrawn by their owner: use only a copy that you may use, and pass none on",),
 )
-PUBLISHED = {
+PUBLISHED: dict[tuple[str, str], dict[str, int | str]] = {
     ("", "dukemtmc"): {
         "train images": 16522,
         "test images": 19889,

@@ -62,7 +62,7 @@ BENCHMARK = Benchmark(
     legal={"age": (1, 2, 3, 4), **{field: (1, 2) for field in NO_YES_FIELDS}},
     images={"bounding_box_train": 12936, "bounding_box_test": 19732, "query": 3368},
 )
-PUBLISHED = {
+PUBLISHED: dict[tuple[str, str], dict[str, int | str]] = {
     ("", "market1501"): {
         "train images": 12936,
         "test images": 16483,

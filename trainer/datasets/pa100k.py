@@ -57,6 +57,7 @@ PUBLISHED: dict[tuple[str, str], dict[str, int | str]] = {
         "train images": 80000,
         "val images": 10000,
         "test images": 10000,
+        "train categories": 2020,
         "test categories": 849,
     },
     ("trainval", "pa100k"): {"train images": 90000, "test images": 10000, "test categories": 849},

@@ -121,7 +121,11 @@ class PersonDataset:
     def digests(self) -> dict[str, str]:
         """SHA-256 of each split (its image names, sorted, one a line) and of `labels` (name and all labels a line)."""
         names = np.array(self.names)
-        lines = {split: sorted(names[self.splits == split]) for split in dict.fromkeys(self.splits.tolist())}
+        lines = {
+            split: sorted(names[self.splits == split])
+            for split in (*SPLITS, DISTRACTOR)
+            if (self.splits == split).any()
+        }
         labels = zip(names, self.persons, self.cameras, self.attributes, strict=True)
         lines["labels"] = sorted(
             f"{name} {person} {camera} {row.tobytes().hex()}" for name, person, camera, row in labels

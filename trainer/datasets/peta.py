@@ -95,20 +95,26 @@ def load(config: DataConfig) -> PersonDataset:
     if not len(held):
         raise DatasetError(f"{folder}: no image of {path} is here; expected files such as {folder / '00001.png'}")
     missing = [str(folder / annotation.names[row]) for row in used if annotation.names[row] not in present]
-    labels = annotation.labels[np.ix_(held, columns)]
     return PersonDataset(
         name="peta",
         schema=schema,
         images=tuple(folder / annotation.names[row] for row in held),
-        attributes=labels,
+        attributes=annotation.labels[held][:, columns],
         persons=annotation.persons[held],
         cameras=np.full(len(held), -1, np.int64),
         splits=splits[held],
         protocol=protocol,
         notes=_notes(splits, len(missing)),
         missing=tuple(missing),
-        problems=contradictions(schema, labels, [annotation.names[row] for row in held], ONE_VALUE),
+        problems=_problems(annotation, held),
     )
+
+
+def _problems(annotation: Annotation, rows: np.ndarray) -> tuple[str, ...]:
+    """Contradictions among all 105 attributes: of the 35, one value of a group may be left out."""
+    schema, elements = SCHEMAS["peta"]
+    labels = annotation.labels[rows][:, [annotation.attributes.index(element) for element in elements]]
+    return contradictions(schema, labels, [annotation.names[row] for row in rows], ONE_VALUE)
 
 
 def _notes(splits: np.ndarray, missing: int) -> tuple[str, ...]:

@@ -62,7 +62,8 @@ def figures(dataset: PersonDataset) -> dict[str, int]:
         counts[f"{split} images"] = len(part)
         if split == "distractor":
             continue
-        counts[f"{split} persons"] = len(np.unique(part.persons[part.persons >= 0]))
+        if (part.persons >= 0).any():
+            counts[f"{split} persons"] = len(np.unique(part.persons[part.persons >= 0]))
         counts |= _compared(
             split, "categories", {"": categories(part.attributes)}, {"": categories(training.attributes)}
         )
