@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from descry.trainer.datasets import dukemtmc, folder, market1501, pa100k, peta, synthetic
+from descry.trainer.datasets import dukemtmc, folder, market1501, pa100k, peta, synthetic, upar
 from descry.trainer.datasets.persons import DataConfig, DatasetError, PersonDataset, choose
 from descry.trainer.datasets.splits import hold_out
 
@@ -13,6 +13,7 @@ DATASETS: dict[str, Callable[[DataConfig], PersonDataset]] = {
     "dukemtmc": dukemtmc.load,
     "peta": peta.load,
     "pa100k": pa100k.load,
+    "upar": upar.load,
 }
 # What the papers say of a dataset: figures by protocol and schema.
 PUBLISHED: dict[str, dict[tuple[str, str], dict[str, int | str]]] = {
@@ -20,6 +21,7 @@ PUBLISHED: dict[str, dict[tuple[str, str], dict[str, int | str]]] = {
     "dukemtmc": dukemtmc.PUBLISHED,
     "peta": peta.PUBLISHED,
     "pa100k": pa100k.PUBLISHED,
+    "upar": upar.PUBLISHED,
 }
 
 

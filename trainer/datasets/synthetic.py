@@ -23,6 +23,7 @@ from descry.trainer.datasets.pedestrian_population import SCHEMA, draw_category,
 from descry.trainer.datasets.pedestrian_scene import camera_of
 from descry.trainer.datasets.pedestrians import render
 from descry.trainer.datasets.persons import DataConfig, DatasetError, PersonDataset
+from descry.trainer.datasets.table import SEPARATOR
 
 # Part of what `synthetic.json` records: raise it when the same parameters would render other pixels.
 VERSION = 1
@@ -222,7 +223,7 @@ def _write_labels(table: Path, parameters: Parameters, attributes: np.ndarray, s
         writer = csv.writer(file)
         writer.writerow(["image", "person", "camera", "time", "split", *SCHEMA.slices])
         for person, (row, split) in enumerate(zip(attributes, splits, strict=True)):
-            cells = [folder.SEPARATOR.join(values) for values in SCHEMA.decode(row).values()]
+            cells = [SEPARATOR.join(values) for values in SCHEMA.decode(row).values()]
             start = FIRST_MORNING + timedelta(
                 seconds=int(np.random.default_rng([parameters.seed, 6, person]).integers(36000))
             )
