@@ -26,6 +26,7 @@ types: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(BIN)/python bench/render.py
+	$(BIN)/python bench/data.py
 	$(BIN)/python bench/encoder.py
 	$(BIN)/python bench/search.py
 	$(BIN)/python bench/indexing.py

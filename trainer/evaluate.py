@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from descry.trainer.cache import DEFAULT_FOLDER
 from descry.trainer.checkpoint import CheckpointError, load_checkpoint
 from descry.trainer.config import ConfigError, ImageConfig, load_config
 from descry.trainer.datasets import DatasetError, PersonDataset, load_dataset
@@ -52,11 +53,17 @@ class Extracted:
 
 @torch.inference_mode()
 def extract(
-    method: Method, persons: PersonDataset, image: ImageConfig, accelerator: Accelerator, workers: int = 0
+    method: Method,
+    persons: PersonDataset,
+    image: ImageConfig,
+    accelerator: Accelerator,
+    workers: int = 0,
+    cache: str = "",
 ) -> Extracted:
     """Embed and score all crops, each process its share; all get the whole result, in the order of `persons`."""
     method.eval()
-    loader = accelerator.prepare(DataLoader(CropDataset(persons, image), batch_size=64, num_workers=workers))
+    crops = CropDataset(persons, image, cache=cache)
+    loader = accelerator.prepare(DataLoader(crops, batch_size=64, num_workers=workers))
     embeddings, scores = [], []
     for batch in tqdm(loader, desc="embedding", disable=not accelerator.is_local_main_process, leave=False):
         unit, features = method.encode_image(batch["image"])
@@ -134,8 +141,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--split", default="test", choices=("train", "val", "test"))
     parser.add_argument("--gallery-filter", default="none", choices=GALLERY_FILTERS)
+    parser.add_argument(
+        "--cache", nargs="?", const=DEFAULT_FOLDER, metavar="DIR",
+        help=f"keep decoded pixels in DIR ({DEFAULT_FOLDER}): --data.cache",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options, overrides = parser.parse_known_args(arguments)
+    if options.cache is not None:
+        overrides.append(f"--data.cache={json.dumps(options.cache)}")
     try:
         checkpoint = load_checkpoint(options.checkpoint)
         config = load_config(options.checkpoint / "config.yaml", overrides)
@@ -146,12 +159,12 @@ def main(arguments: list[str] | None = None) -> int:
             )
         if not len(persons):
             raise DatasetError(f"{config.data.root} has no {options.split} split")
+        accelerator = Accelerator(cpu=config.train.device == "cpu")
+        method = checkpoint.method.to(accelerator.device)
+        gallery = extract(method, persons, config.image, accelerator, config.train.workers, config.data.cache)
     except (CheckpointError, ConfigError, DatasetError, SchemaError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 1
-    accelerator = Accelerator(cpu=config.train.device == "cpu")
-    method = checkpoint.method.to(accelerator.device)
-    gallery = extract(method, persons, config.image, accelerator, config.train.workers)
     fusion = Fusion(**checkpoint.metrics["fusion"])
     result = evaluate_search(method, gallery, fusion, gallery_filter=options.gallery_filter)
     accelerator.print(json.dumps(result, indent=2) if options.json else format_table(result))

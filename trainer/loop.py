@@ -49,7 +49,7 @@ class Trainer:
         """Prepare to run from the start."""
         self.config, self.method, self.accelerator = config, method, accelerator
         self.after_epoch, self.save = after_epoch, save
-        self.crops = CropDataset(training, config.image, seed=config.train.seed)
+        self.crops = CropDataset(training, config.image, config.train.seed, config.data.cache)
         self.directory = Path(config.train.directory)
         self.history = History(self.directory)
         self.progress = Progress()

@@ -18,6 +18,7 @@ except ModuleNotFoundError as missing:
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
+from descry.trainer.cache import DEFAULT_FOLDER
 from descry.trainer.config import ConfigError, ExperimentConfig, load_config
 from descry.trainer.datasets import DatasetError, PersonDataset, load_dataset
 from descry.trainer.datasets.statistics import describe
@@ -86,7 +87,8 @@ def validate(
     method: Method, persons: PersonDataset, config: ExperimentConfig, accelerator: Accelerator
 ) -> dict[str, Any]:
     """Evaluate on `persons` and measure the fusion there."""
-    gallery = extract(method.to(accelerator.device), persons, config.image, accelerator, config.train.workers)
+    device, workers = accelerator.device, config.train.workers
+    gallery = extract(method.to(device), persons, config.image, accelerator, workers, config.data.cache)
     return evaluate_search(method, gallery, None, config.fusion.par_weights)
 
 
@@ -94,8 +96,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; 0, or 1 with a message when something cannot be used."""
     parser = argparse.ArgumentParser(description="Train a method.", epilog="Any config value: --section.key=value")
     parser.add_argument("--config", type=Path, required=True, help="an experiment: a file of trainer/configs")
+    parser.add_argument(
+        "--cache", nargs="?", const=DEFAULT_FOLDER, metavar="DIR",
+        help=f"keep decoded pixels in DIR ({DEFAULT_FOLDER}): --data.cache",
+    )  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="continue from the last saved state")
     options, overrides = parser.parse_known_args(arguments)
+    if options.cache is not None:
+        overrides.append(f"--data.cache={json.dumps(options.cache)}")
     try:
         config = load_config(options.config, overrides)
         result = train(config, options.resume)

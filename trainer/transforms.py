@@ -5,13 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
+import torchvision
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
 
+from descry.trainer.cache import PixelCache
 from descry.trainer.datasets.persons import DatasetError, PersonDataset
 
 
@@ -56,16 +60,71 @@ def resize(config: ImageConfig) -> v2.Transform:
     return v2.Compose([v2.Resize(size, interpolation=InterpolationMode.BICUBIC), v2.PILToTensor()])
 
 
-def augment(config: ImageConfig) -> v2.Transform:
-    """Random transforms of a uint8 [3, H, W] crop, those that `config` switches on."""
-    steps: list[v2.Transform] = [v2.RandomHorizontalFlip(config.flip)]
-    if config.padding:
-        steps.append(v2.RandomCrop((config.height, config.width), padding=config.padding))
-    if config.color_jitter:
-        steps.append(v2.ColorJitter(*3 * (config.color_jitter,)))
-    if config.erase:
-        steps.append(v2.RandomErasing(config.erase))
-    return v2.Compose(steps)
+class Augmentation:
+    """The random changes of all crops in one epoch; what befalls a crop is a function of (seed, epoch, index) alone.
+
+    Everything is drawn at once: seeding a generator for each crop costs more than flipping it.
+    """
+
+    def __init__(self, config: ImageConfig, seed: int, epoch: int, count: int) -> None:
+        """Draw for `count` crops; a larger count changes nothing of the first ones."""
+        self.config = config
+        streams = np.random.SeedSequence((seed, epoch)).spawn(4)
+        flip, crop, jitter, erase = (np.random.default_rng(stream) for stream in streams)
+        self.flips = flip.random(count) < config.flip
+        self.corners = _draw_corners(crop, count, config.padding) if config.padding else None
+        self.jitter = _draw_jitter(jitter, count, config.color_jitter) if config.color_jitter else None
+        self.boxes = _draw_boxes(erase, count, config) if config.erase else None
+
+    def __call__(self, image: Tensor, index: int) -> Tensor:
+        """The changed crop, uint8 [3, H, W] like `image`."""
+        if self.flips[index]:
+            image = F.horizontal_flip(image)
+        if self.corners is not None:
+            # What lies outside of the image is zero.
+            image = F.crop(image, *self.corners[index].tolist(), self.config.height, self.config.width)
+        if self.jitter is not None:
+            factors, order = self.jitter
+            for step in order[index]:
+                image = JITTER[step](image, float(factors[index, step]))
+        if self.boxes is not None and self.boxes[index].any():
+            image = F.erase(image, *self.boxes[index].tolist(), torch.zeros(1, dtype=torch.uint8))
+        return image
+
+
+JITTER = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)
+
+
+def _draw_corners(generator: np.random.Generator, count: int, padding: int) -> np.ndarray:
+    """Top and left, int [n, 2] in -padding..padding."""
+    return np.floor(generator.random((count, 2)) * (2 * padding + 1)).astype(int) - padding
+
+
+def _draw_jitter(generator: np.random.Generator, count: int, strength: float) -> tuple[np.ndarray, np.ndarray]:
+    """Factors of `JITTER`, [n, 3], and the order of its steps, int [n, 3]."""
+    draws = generator.random((count, 6))
+    lowest, highest = max(0.0, 1 - strength), 1 + strength
+    return lowest + (highest - lowest) * draws[:, :3], draws[:, 3:].argsort(axis=1)
+
+
+def _draw_boxes(generator: np.random.Generator, count: int, config: ImageConfig) -> np.ndarray:
+    """Top, left, height and width to erase, int [n, 4]; zeros where nothing is erased.
+
+    As Zhong et al., Random Erasing (AAAI 2020), and torchvision's RandomErasing draw it: 2 to 33 % of the image, sides
+    of 0.3 to 3.3, the first of ten attempts that fits.
+    """
+    attempts = 10
+    draws = generator.random((count, 3 + 2 * attempts))
+    area = config.height * config.width * (0.02 + (0.33 - 0.02) * draws[:, 3 : 3 + attempts])
+    aspect = np.exp(np.log(0.3) + np.log(3.3 / 0.3) * draws[:, 3 + attempts :])
+    heights, widths = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
+    fits = (heights < config.height) & (widths < config.width)
+    first = np.arange(count), fits.argmax(axis=1)
+    height, width = heights[first], widths[first]
+    top = np.floor(draws[:, 1] * (config.height - height + 1))
+    left = np.floor(draws[:, 2] * (config.width - width + 1))
+    erased = (draws[:, 0] < config.erase) & fits.any(axis=1)
+    return (np.stack([top, left, height, width], axis=1) * erased[:, None]).astype(int)
 
 
 class CropDataset(Dataset[dict[str, Any]]):
@@ -74,33 +133,43 @@ class CropDataset(Dataset[dict[str, Any]]):
     So neither the number of workers or processes nor an interruption changes what the network sees.
     """
 
-    def __init__(self, persons: PersonDataset, config: ImageConfig, seed: int | None = None) -> None:
-        """Wrap `persons`; without a seed nothing is augmented."""
-        self.persons, self.seed, self.epoch = persons, seed, 0
-        self.resize, self.augment = resize(config), augment(config)
+    def __init__(self, persons: PersonDataset, config: ImageConfig, seed: int | None = None, cache: str = "") -> None:
+        """Wrap `persons`; without a seed nothing is augmented, without a `cache` folder every epoch decodes.
+
+        Raises:
+            DatasetError: the cache folder cannot be used, or an image that it would hold is missing.
+        """
+        self.persons, self.config, self.seed = persons, config, seed
+        self.resize = resize(config)
+        self.cache = None
+        if cache:
+            versions = f"Pillow {PIL.__version__}, torchvision {torchvision.__version__}"
+            size = config.height, config.width
+            self.cache = PixelCache(Path(cache), persons.images, *size, f"{self.resize}, {versions}")
+        self.set_epoch(0)
 
     def __len__(self) -> int:
         """Number of crops."""
         return len(self.persons)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose augmentation is drawn."""
-        self.epoch = epoch
+        """Draw the augmentation of an epoch."""
+        self.augment = None if self.seed is None else Augmentation(self.config, self.seed, epoch, len(self))
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """`image` uint8 [3, H, W], `attributes` uint8 [N] (255 = unknown), `person`, `index`."""
-        image = self.resize(read_image(self.persons.images[index]))
-        if self.seed is not None:
-            image = self._augmented(image, self.seed, index)
+        image = self._resized(index)
         return {
-            "image": image,
+            "image": self.augment(image, index) if self.augment else image,
             "attributes": torch.from_numpy(self.persons.attributes[index]),
             "person": int(self.persons.persons[index]),
             "index": index,
         }
 
-    def _augmented(self, image: Tensor, seed: int, index: int) -> Tensor:
-        state = np.random.SeedSequence((seed, self.epoch, index)).generate_state(1, np.uint64)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(state[0] >> np.uint64(1)))
-            return self.augment(image)
+    def _resized(self, index: int) -> Tensor:
+        image = self.cache.read(index) if self.cache else None
+        if image is None:
+            image = self.resize(read_image(self.persons.images[index]))
+            if self.cache:
+                self.cache.write(index, image)
+        return image
