@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -280,3 +281,16 @@ def test_erasing_is_distributed_as_torchvisions():
     torch.testing.assert_close(erased[0].mean(0), erased[1].mean(0), atol=0.04, rtol=0)
     areas = [mask.mean(dim=(1, 2)).sort().values for mask in erased]
     torch.testing.assert_close(areas[0], areas[1], atol=0.03, rtol=0)
+
+
+def test_reading_is_cheap_once_the_cache_is_full_and_no_color_changes(people, tmp_path):
+    persons = load_dataset(DataConfig(name="folder", root=str(people)))
+    config = ImageConfig(height=32, width=16)
+    crops = CropDataset(persons, config, 0, str(tmp_path))
+    assert not crops.is_cheap() and not CropDataset(persons, config, 0).is_cheap()
+    for index in range(len(crops)):
+        crops[index]
+    assert crops.is_cheap()
+    jittered = replace(config, color_jitter=0.2)
+    assert not CropDataset(persons, jittered, 0, str(tmp_path)).is_cheap()
+    assert CropDataset(persons, jittered, None, str(tmp_path)).is_cheap()

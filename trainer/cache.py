@@ -65,6 +65,10 @@ class PixelCache:
         except OSError as error:
             raise DatasetError(f"cannot write the pixel cache {self.folder}: {error}; {ADVICE}") from error
 
+    def is_full(self) -> bool:
+        """Whether every row is written."""
+        return bool(np.fromfile(self.folder / "written.uint8", np.uint8).all())
+
     def read(self, row: int) -> Tensor | None:
         """A copy of the pixels, uint8 [3, H, W]; None before they are written."""
         if self._mapped is None:

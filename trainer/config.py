@@ -61,7 +61,7 @@ class TrainConfig:
         seed: of everything random.
         mixed_precision: `no`, `bf16`, `fp16`, or `auto`: bf16 where the machine has it in hardware, else no.
         accumulate: forward passes per optimizer step.
-        workers: data-loading processes.
+        workers: data-loading processes; none are started where a full cache makes them slower than reading.
         checkpoint_every: optimizer steps between resumable states; 0 = at the end of each epoch.
         log_every: optimizer steps between lines of `history.jsonl`.
         max_steps: stop (resumably) after so many optimizer steps in all; 0 = run to the end.

@@ -63,6 +63,7 @@ def extract(
     """Embed and score all crops, each process its share; all get the whole result, in the order of `persons`."""
     method.eval()
     crops = CropDataset(persons, image, cache=cache)
+    workers = 0 if crops.is_cheap() else workers
     loader = accelerator.prepare(DataLoader(crops, batch_size=64, num_workers=workers))
     embeddings, scores = [], []
     for batch in tqdm(loader, desc="embedding", disable=not accelerator.is_local_main_process, leave=False):

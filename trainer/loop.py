@@ -94,8 +94,9 @@ class Trainer:
                 f"stage {stage.name}: {usable} training images are fewer than one batch on each process ({needed}); "
                 "lower its batch_size"
             )
+        workers = 0 if self.crops.is_cheap() else train.workers
         return DataLoader(
-            self.crops, batch, sampler=sampler, shuffle=sampler is None, drop_last=True, num_workers=train.workers
+            self.crops, batch, sampler=sampler, shuffle=sampler is None, drop_last=True, num_workers=workers
         )
 
     def _run_epoch(self, stage: StageConfig, model: nn.Module, optimizer: Any, loader: Any) -> bool:

@@ -152,6 +152,12 @@ class CropDataset(Dataset[dict[str, Any]]):
         """Number of crops."""
         return len(self.persons)
 
+    def is_cheap(self) -> bool:
+        """Whether a crop costs less to read than to hand over between processes: cached, and no colour to change."""
+        return (
+            self.cache is not None and self.cache.is_full() and not (self.seed is not None and self.config.color_jitter)
+        )
+
     def set_epoch(self, epoch: int) -> None:
         """Draw the augmentation of an epoch."""
         self.augment = None if self.seed is None else Augmentation(self.config, self.seed, epoch, len(self))
