@@ -23,6 +23,7 @@ from descry.trainer.datasets.persons import (
     PersonDataset,
     choose,
     find_annotation,
+    find_images,
 )
 from descry.trainer.datasets.splits import category_aware_split
 from descry.trainer.datasets.statistics import contradictions
@@ -74,10 +75,7 @@ def load(config: DataConfig) -> PersonDataset:
     folder = root / "images" if (root / "images").is_dir() else root
     path = find_annotation(root, "annotation", config.labels)
     names, attributes, official = read_annotation(path)
-    present = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
-    held = np.flatnonzero([name in present for name in names])
-    if not len(held):
-        raise DatasetError(f"{folder}: no image of {path} is here; expected files such as {folder / names[0]}")
+    held, missing = find_images(folder, names, path)
     part = "official" if set(official[held]) == set(SPLITS) else "drawn"
     protocol = choose(PROTOCOLS, config.protocol or part, "data.protocol")
     splits = {
@@ -85,7 +83,6 @@ def load(config: DataConfig) -> PersonDataset:
         "trainval": lambda: np.where(official[held] == "val", "train", official[held]),
         "drawn": lambda: category_aware_split(attributes[held], config.split_seed),
     }[protocol]()
-    missing = tuple(str(folder / name) for name in names if name not in present)
     partial = f"partial: {len(held)} of {len(names)} images, split {protocol}; no result compares with the full set"
     held_names = [names[row] for row in held]
     return PersonDataset(

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -150,3 +150,15 @@ def find_annotation(root: Path, name: str, given: str) -> Path:
         return Path(given)
     places = [root / f"{name}.mat", root / "attribute" / f"{name}.mat"]
     return next((place for place in places if place.exists()), places[0])
+
+
+def find_images(folder: Path, names: Sequence[str], source: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Which of `names` are files in `folder`: their rows int64 [m], and the paths of the others.
+
+    Raises:
+        DatasetError: none is; `source` is where the names come from.
+    """
+    present = np.array([(folder / name).is_file() for name in names])
+    if not present.any():
+        raise DatasetError(f"{folder}: no image of {source} is here; expected files such as {folder / names[0]}")
+    return np.flatnonzero(present), tuple(str(folder / names[row]) for row in np.flatnonzero(~present))

@@ -22,6 +22,7 @@ from descry.trainer.datasets.persons import (
     PersonDataset,
     choose,
     find_annotation,
+    find_images,
 )
 from descry.trainer.datasets.peta_attributes import ONE_VALUE, SCHEMAS
 from descry.trainer.datasets.splits import split_persons
@@ -89,12 +90,9 @@ def load(config: DataConfig) -> PersonDataset:
     annotation = read_annotation(path)
     columns = [annotation.attributes.index(element) for element in elements]
     splits = split(annotation, protocol, config.split_seed)
-    present = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
     used = np.flatnonzero(splits != "")
-    held = np.array([row for row in used if annotation.names[row] in present], int)
-    if not len(held):
-        raise DatasetError(f"{folder}: no image of {path} is here; expected files such as {folder / '00001.png'}")
-    missing = [str(folder / annotation.names[row]) for row in used if annotation.names[row] not in present]
+    found, missing = find_images(folder, [annotation.names[row] for row in used], path)
+    held = used[found]
     return PersonDataset(
         name="peta",
         schema=schema,
@@ -105,7 +103,7 @@ def load(config: DataConfig) -> PersonDataset:
         splits=splits[held],
         protocol=protocol,
         notes=_notes(splits, len(missing)),
-        missing=tuple(missing),
+        missing=missing,
         problems=_problems(annotation, held),
     )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from descry.trainer.datasets.persons import DataConfig, DatasetError, PersonDataset, choose
+from descry.trainer.datasets.persons import DataConfig, DatasetError, PersonDataset, choose, find_images
 from descry.trainer.datasets.statistics import contradictions
 from descry.trainer.schema import AttributeGroup, AttributeSchema
 
@@ -101,10 +101,7 @@ def load(config: DataConfig) -> PersonDataset:
     for split, table in tables.items():
         check_queries(folder / "task2" / split, table)
     names = list(places)
-    present = np.array([(root / name).is_file() for name in names])
-    held = np.flatnonzero(present)
-    if not len(held):
-        raise DatasetError(f"{root}: no image of {folder} is here; expected files such as {root / names[0]}")
+    held, missing = find_images(root, names, folder)
     attributes = np.concatenate([table.labels for table in tables.values()])[held]
     splits = np.repeat(SPLITS, [len(table.images) for table in tables.values()])[held]
     partial = f"partial: {len(held)} of {len(names)} images; no result compares with the full set"
@@ -117,8 +114,8 @@ def load(config: DataConfig) -> PersonDataset:
         cameras=np.full(len(held), -1, np.int64),
         splits=splits,
         protocol=protocol,
-        notes=() if present.all() else (partial,),
-        missing=tuple(str(root / names[row]) for row in np.flatnonzero(~present)),
+        notes=(partial,) if missing else (),
+        missing=missing,
         problems=contradictions(schema, attributes, [places[names[row]] for row in held], ONE_VALUE),
     )
 
