@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from experiments import train_briefly
 from PIL import Image
 
 from descry.client import SearchClient, index_folder
@@ -15,16 +16,25 @@ from descry.export.__main__ import main as export
 from descry.trainer.checkpoint import load_checkpoint
 from descry.trainer.datasets import load_dataset
 from descry.trainer.evaluate import extract
+from descry.trainer.methods import METHODS
 from descry.trainer.retrieval import Fusion, embedding_distances, fuse, par_distances
 
 pytestmark = pytest.mark.server
 
 
+@pytest.fixture(scope="module", params=sorted(METHODS))
+def folder_of(request, trained: Path, people: Path, tmp_path_factory) -> Path:
+    """A checkpoint of each method."""
+    if request.param == "asmr":
+        return trained
+    return train_briefly(people, tmp_path_factory.mktemp("checkpoint") / request.param, request.param)
+
+
 @pytest.fixture(scope="module")
-def served(trained: Path, people: Path, tmp_path_factory):
+def served(folder_of: Path, people: Path, tmp_path_factory):
     """A server with all of `people` in its gallery."""
     folder = tmp_path_factory.mktemp("served")
-    assert export([str(trained), "--repository", str(folder / "models"), "--precision", "float32"]) == 0
+    assert export([str(folder_of), "--repository", str(folder / "models"), "--precision", "float32"]) == 0
     with (
         TritonServer(folder / "models", folder / "gallery.sqlite", grpc_port=0, http_port=0, metrics_port=0) as server,
         SearchClient(server.url, timeout=60) as client,
@@ -35,9 +45,9 @@ def served(trained: Path, people: Path, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def eager(trained: Path):
+def eager(folder_of: Path):
     """The checkpoint, its gallery as PyTorch sees it, and the ids of its rows."""
-    checkpoint = load_checkpoint(trained)
+    checkpoint = load_checkpoint(folder_of)
     persons = load_dataset(checkpoint.config.data)
     extracted = extract(checkpoint.method, persons, checkpoint.config.image, Accelerator(cpu=True))
     return checkpoint, persons, extracted

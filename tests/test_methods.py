@@ -10,7 +10,7 @@ from torch.nn import functional
 from descry.trainer.backbones import Backbone, BackboneConfig
 from descry.trainer.datasets.pedestrian_population import SCHEMA, draw_category
 from descry.trainer.labels import TrainingLabels
-from descry.trainer.methods import METHODS
+from descry.trainer.methods import ASMR, METHODS, PARBaseline
 from descry.trainer.methods.completion import complete_attributes
 from descry.trainer.schema import UNKNOWN
 
@@ -62,7 +62,7 @@ def test_forward_gives_a_finite_loss_and_the_backward_reaches_all_trained_parame
 
 
 def test_an_unknown_stage_is_refused(method):
-    with pytest.raises(ValueError, match="no stage 'warmup'; valid: pretrain, align"):
+    with pytest.raises(ValueError, match=f"no stage 'warmup'; valid: {', '.join(method.stages)}"):
         method.begin_stage("warmup")
 
 
@@ -74,7 +74,8 @@ def test_embeddings_are_unit_rows_and_scores_probabilities(method):
     scores = method.attribute_scores(features)
     assert scores.shape == (4, SCHEMA.size) and scores.min() >= 0 and scores.max() <= 1
     for group, where in SCHEMA:
-        if group.kind == "choice":
+        # The other methods classify each attribute on its own.
+        if group.kind == "choice" and isinstance(method, ASMR):
             assert scores[:, where].sum(dim=1).max() <= 1 + 1e-5, group.name
 
 
@@ -82,7 +83,8 @@ def test_a_complete_description_ignores_the_training_counts(method):
     """Stating everything gives the encoder's own embedding to float tolerance."""
     method.eval()
     stated = torch.from_numpy(training_rows(5)).float()
-    expected = functional.normalize(method.category_encoder(stated), dim=1)
+    encoded = 2 * stated - 1 if isinstance(method, PARBaseline) else method.category_encoder(stated)
+    expected = functional.normalize(encoded, dim=1)
     torch.testing.assert_close(
         method.encode_attributes(stated, torch.ones_like(stated)), expected, atol=1e-6, rtol=1e-5
     )
@@ -105,20 +107,35 @@ def test_saying_nothing_gives_every_query_the_same_embedding(method):
     assert torch.equal(encoded[0], encoded[1]) and torch.equal(encoded[0], encoded[2])
 
 
+def gradients_of(method, group: str) -> torch.Tensor:
+    """Gradients of what classifies one attribute group, flattened."""
+    where = SCHEMA.slices[group]
+    if isinstance(method, ASMR):
+        classifier = method.classifiers[list(SCHEMA.slices).index(group)]
+        return torch.cat([parameter.grad.flatten() for parameter in classifier.parameters()])
+    linear = method.classifier[0].weight if isinstance(method, PARBaseline) else method.token_classifiers
+    return linear.grad[where].flatten()
+
+
 def test_an_unknown_label_gives_no_gradient(method):
-    """Labelling one group differently changes nothing where that group is unknown."""
-    method.begin_stage("pretrain")
+    """Of a group that is unknown in every image, nothing is learnt; of the next one, something is."""
+    method.begin_stage({"asmr": "pretrain", "multitask": "joint", "par_baseline": "recognize"}[name_of(method)])
     method.eval()
     batch = make_batch()
-    group = list(SCHEMA.slices).index("hat")
     batch["attributes"][:, SCHEMA.slices["hat"]] = UNKNOWN
     method(batch)["loss"].backward()
-    assert all(parameter.grad.abs().max() == 0 for parameter in method.classifiers[group].parameters())
-    assert any(parameter.grad.abs().max() > 0 for parameter in method.classifiers[group + 1].parameters())
+    assert gradients_of(method, "hat").abs().max() == 0
+    assert gradients_of(method, "upper_color").abs().max() > 0
 
 
-def test_align_freezes_the_running_statistics_of_the_backbone(method):
-    method.begin_stage("align")
+def name_of(method) -> str:
+    return next(name for name, kind in METHODS.items() if type(method) is kind)
+
+
+@pytest.mark.parametrize(("name", "stage"), [("asmr", "align"), ("multitask", "joint")])
+def test_the_last_stage_freezes_the_running_statistics_of_the_backbone(name, stage):
+    method = build(name)
+    method.begin_stage(stage)
     method.train()
     before = {key: value.clone() for key, value in method.backbone.state_dict().items() if "running" in key}
     method(make_batch())
@@ -126,8 +143,9 @@ def test_align_freezes_the_running_statistics_of_the_backbone(method):
     assert before and all(torch.equal(value, after[key]) for key, value in before.items())
 
 
-def test_the_align_gradients_do_not_depend_on_the_classifiers(method):
-    """The PAR head learns on detached features: the method's own gradients stay those of the paper."""
+def test_the_align_gradients_do_not_depend_on_the_classifiers():
+    """ASMR's PAR head learns on detached features: the method's own gradients stay those of the paper."""
+    method = build("asmr")
     gradients = []
     for scale in (1.0, 10.0):
         method.zero_grad()
@@ -177,12 +195,27 @@ def test_completions_keep_what_is_known_and_prefer_categories_that_agree():
     assert completed[:, 2].mean().item() == pytest.approx(3 / 4, abs=1 / 32)
 
 
-def test_asmr_group_weights_option():
-    with pytest.raises(ValueError, match="method.group_weights: 'one' is not one_plus or released"):
-        build("asmr", group_weights="one")
+@pytest.mark.parametrize(
+    ("name", "option", "message"),
+    [
+        ("asmr", {"group_weights": "one"}, "method.group_weights: 'one' is not one of one_plus, released"),
+        ("multitask", {"group_weights": "one"}, "method.group_weights: 'one' is not one of one_plus, released"),
+        ("multitask", {"feedback": "all"}, "method.feedback: 'all' is not one of none, ma, par, both"),
+        ("multitask", {"weighting": "x"}, "method.weighting: 'x' is not one of label_dependent, attribute, none"),
+        ("par_baseline", {"weighting": "x"}, "method.weighting: 'x' is not one of label_dependent, attribute, none"),
+    ],
+)
+def test_a_wrong_option_is_named(name, option, message):
+    with pytest.raises(ValueError, match=message):
+        build(name, **option)
+
+
+def test_the_group_weights_of_the_released_code_change_the_regulariser():
     paper, released = build("asmr"), build("asmr", group_weights="released")
-    embeddings = torch.randn(len(paper.categories), 128)
-    assert paper.semantic_margin_loss(embeddings) != released.semantic_margin_loss(embeddings)
+    for method in (paper, released):
+        method.begin_stage("align")
+    first, second = (method.eval()(make_batch())["semantic_margin"] for method in (paper, released))
+    assert first != second
 
 
 def test_asmr_without_the_regulariser_has_no_group_weights():

@@ -62,6 +62,10 @@ class Backbone(nn.Module):
         pixels = pixels.to(dtype=next(self.network.parameters()).dtype, memory_format=torch.channels_last)
         return self.network.forward_features(pixels)  # type: ignore[operator]
 
+    def pooled(self, images: Tensor) -> Tensor:
+        """Globally average-pooled features [B, channels] of images uint8 [B, 3, H, W]."""
+        return self(images).float().mean(dim=(2, 3))
+
     def freeze_batch_norm(self) -> None:
         """Use the running statistics from now on; scale and shift are still trained (ASMR, stage 2)."""
         for module in self.modules():

@@ -105,4 +105,5 @@ def _saved_labels(directory: Path, schema: AttributeSchema, weights: dict[str, t
         raise CheckpointError(
             f"{directory / WEIGHTS} was trained on another schema than {directory / SCHEMA}; keep the files together"
         )
-    return TrainingLabels(weights["categories"], weights["counts"], tuple(patterns))  # type: ignore[arg-type]
+    unknown_ratios = torch.full((schema.size,), torch.nan)
+    return TrainingLabels(weights["categories"], weights["counts"], tuple(patterns), unknown_ratios)  # type: ignore[arg-type]

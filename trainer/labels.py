@@ -19,11 +19,13 @@ class TrainingLabels:
         counts: int64 [C], images of each.
         patterns: per group uint8 [K_g, size_g], the distinct values of the group (a choice: each value, and none if
             seen).
+        ratios: float32 [N], share of ones among the known labels of each attribute.
     """
 
     categories: Tensor
     counts: Tensor
     patterns: tuple[Tensor, ...]
+    ratios: Tensor
 
     @classmethod
     def of(cls, attributes: np.ndarray, schema: AttributeSchema) -> "TrainingLabels":
@@ -40,7 +42,8 @@ class TrainingLabels:
             )
         categories, counts = np.unique(complete, axis=0, return_counts=True)
         patterns = tuple(torch.from_numpy(_patterns(attributes[:, where], group.kind)) for group, where in schema)
-        return cls(torch.from_numpy(categories), torch.from_numpy(counts), patterns)
+        ratios = torch.from_numpy(positive_ratios(attributes)).float()
+        return cls(torch.from_numpy(categories), torch.from_numpy(counts), patterns, ratios)
 
     def group_labels(self, attributes: Tensor) -> Tensor:
         """Index of each row's pattern inside each group: int64 [n, G]; `IGNORE` where an element is unknown."""

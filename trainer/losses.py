@@ -9,6 +9,7 @@ from torch import Tensor
 from descry.trainer.schema import UNKNOWN
 
 IGNORE = -1
+WEIGHTINGS = ("label_dependent", "attribute", "none")
 
 
 def masked_group_cross_entropy(logits: list[Tensor], labels: Tensor) -> Tensor:
@@ -32,34 +33,63 @@ def masked_group_cross_entropy(logits: list[Tensor], labels: Tensor) -> Tensor:
 def modality_alignment(
     images: Tensor, categories: Tensor, labels: Tensor, *, sigma: float = 12.0, gamma: float = 0.2
 ) -> Tensor:
+    """L_MA, the mean of `alignment_losses` over the images that have a category: a scalar, 0 when none has."""
+    return mean_over(alignment_losses(images, categories, labels, sigma=sigma, gamma=gamma), labels != IGNORE)
+
+
+def alignment_losses(
+    images: Tensor, categories: Tensor, labels: Tensor, *, sigma: float = 12.0, gamma: float = 0.2
+) -> Tensor:
     """Pull images to their category within an angular margin (ASMR, Eq. 2; ArcFace's hard branch included).
 
-    L_MA = mean_b -log softmax_c(s_bc)[y_b], s_bc = sigma * phi(cos theta_bc) for c = y_b, sigma * cos theta_bc
-    otherwise,
-    phi(cos theta) = cos(theta + gamma), or cos theta - gamma sin(pi - gamma) where theta + gamma would pass pi.
+    Of image b: -log softmax_c(s_bc)[y_b], s_bc = sigma * phi(cos theta_bc) for c = y_b, sigma * cos theta_bc
+    otherwise, phi(cos theta) = cos(theta + gamma), or cos theta - gamma sin(pi - gamma) where theta + gamma would
+    pass pi.
 
     Args:
         images: [B, D] image embeddings; normalised here.
-        categories: [C, D] embeddings of all training categories; normalised here.
+        categories: [C, D] embeddings of all training categories, and of any further negatives; normalised here.
         labels: int64 [B], the category of each image; `IGNORE` leaves the image out.
         sigma: scale of the logits.
         gamma: angular margin in radians.
 
     Returns:
-        A scalar; 0 when no image has a category.
+        [B]; 0, and no gradient, for an image without a category.
     """
-    kept = labels != IGNORE
-    cosine = F.normalize(images.float()[kept], dim=1) @ F.normalize(categories.float(), dim=1).T
-    labels = labels[kept]
-    if labels.numel() == 0:
-        return cosine.sum()
-    positive = cosine.gather(1, labels[:, None])
+    cosine = F.normalize(images.float(), dim=1) @ F.normalize(categories.float(), dim=1).T
+    known = labels != IGNORE
+    column = labels.clamp(min=0)[:, None]
+    positive = cosine.gather(1, column)
     # The clamp keeps the gradient of the square root finite when an image meets its category exactly.
     sine = (1 - positive.square()).clamp(min=1e-12).sqrt()
     shifted = positive * math.cos(gamma) - sine * math.sin(gamma)
     past_pi = positive <= math.cos(math.pi - gamma)
     shifted = torch.where(past_pi, positive - math.sin(math.pi - gamma) * gamma, shifted)
-    return F.cross_entropy(sigma * cosine.scatter(1, labels[:, None], shifted), labels)
+    losses = F.cross_entropy(sigma * cosine.scatter(1, column, shifted), column[:, 0], reduction="none")
+    return torch.where(known, losses, torch.zeros_like(losses))
+
+
+def mean_over(losses: Tensor, kept: Tensor) -> Tensor:
+    """Mean of `losses` [B] over the images of `kept` bool [B]; 0 when there is none."""
+    return (losses * kept).sum() / kept.sum().clamp(min=1)
+
+
+def feedback_weights(losses: Tensor, kept: Tensor) -> Tensor:
+    """How hard each image is for one task, to weigh it in the other (Multi-task Transformer, section 3).
+
+    The paper says that samples with a high loss in one task get a higher weight in the other. The formula is our
+    inference: the loss over its mean in the batch, without gradient, so that weights average 1.
+
+    Args:
+        losses: [B], not negative.
+        kept: bool [B], the images that the losses are known of.
+
+    Returns:
+        [B]; 1 for an image without a loss, and for all when every loss is 0.
+    """
+    losses = losses.detach()
+    mean = mean_over(losses, kept)
+    return torch.where(kept & (mean > 0), losses / mean.clamp(min=torch.finfo(losses.dtype).tiny), 1.0)
 
 
 def group_hamming(group_labels: Tensor, weights: Tensor) -> Tensor:
@@ -136,3 +166,28 @@ def imbalance_weights(labels: Tensor, ratios: Tensor, *, form: str = "label_depe
     else:
         raise ValueError(f"form {form!r} is not one of label_dependent, attribute")
     return (exponent / sigma**2).exp() * (labels != UNKNOWN)
+
+
+def attribute_losses(logits: Tensor, labels: Tensor, ratios: Tensor, *, weighting: str = "label_dependent") -> Tensor:
+    """Weighted binary cross-entropy of each image, summed over its known attributes (Multi-task Transformer, Eq. 3.1).
+
+    The equation lacks the minus sign of the cross-entropy; it is here.
+
+    Args:
+        logits: [B, N].
+        labels: uint8 [B, N] of 0, 1 and `UNKNOWN`.
+        ratios: [N]; see `imbalance_weights`.
+        weighting: a form of `imbalance_weights`, or `none`.
+
+    Returns:
+        [B]; the loss of a batch is their mean.
+
+    Raises:
+        ValueError: no such weighting.
+    """
+    known = labels != UNKNOWN
+    weights = known.to(logits.dtype)
+    if weighting != "none":
+        weights = imbalance_weights(labels, ratios.to(logits.dtype), form=weighting)
+    targets = (labels * known).to(logits.dtype)
+    return (F.binary_cross_entropy_with_logits(logits, targets, reduction="none") * weights).sum(dim=1)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from descry.trainer.backbones import Backbone, BackboneConfig
 from descry.trainer.labels import TrainingLabels
-from descry.trainer.losses import adaptive_semantic_margin, masked_group_cross_entropy, modality_alignment
-from descry.trainer.methods.completion import complete_attributes
+from descry.trainer.losses import masked_group_cross_entropy, modality_alignment
+from descry.trainer.methods.alignment import GROUP_WEIGHTS, encode_description, perceptron, semantic_margin
 from descry.trainer.methods.method import Method
 from descry.trainer.schema import AttributeSchema
 
@@ -62,8 +62,8 @@ class ASMR(Method):
             ValueError: `group_weights` is not one of its two values.
         """
         super().__init__(schema, labels)
-        if config.group_weights not in ("one_plus", "released"):
-            raise ValueError(f"method.group_weights: {config.group_weights!r} is not one_plus or released")
+        if config.group_weights not in GROUP_WEIGHTS:
+            raise ValueError(f"method.group_weights: {config.group_weights!r} is not one of {', '.join(GROUP_WEIGHTS)}")
         self.config = config
         self.stage = "align"
         self.embedding_size = config.embedding_size
@@ -99,7 +99,7 @@ class ASMR(Method):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """See `Method`: `classification`, and in `align` also `alignment` and `semantic_margin`."""
-        features = self.features(batch["image"])
+        features = self.backbone.pooled(batch["image"])
         # Mixed precision ends here: the losses are computed in float32.
         with torch.autocast(features.device.type, enabled=False):
             return self._losses(features.float(), batch["attributes"])
@@ -116,7 +116,10 @@ class ASMR(Method):
             sigma=self.config.sigma,
             gamma=self.config.gamma,
         )
-        margin = self.semantic_margin_loss(embeddings) if self.config.weight else alignment.new_zeros(())
+        margin = alignment.new_zeros(())
+        if self.config.weight:
+            group_labels = self.labels.group_labels(self.categories)
+            margin = semantic_margin(embeddings, group_labels, self.group_offsets, self.config)
         classification = self.classification_loss(features.detach(), attributes)
         return {
             "loss": alignment + self.config.weight * margin + classification,
@@ -125,25 +128,14 @@ class ASMR(Method):
             "classification": classification.detach(),
         }
 
-    def features(self, images: Tensor) -> Tensor:
-        """Globally average-pooled features [B, F] of images uint8 [B, 3, H, W]."""
-        return self.backbone(images).float().mean(dim=(2, 3))
-
     def classification_loss(self, features: Tensor, attributes: Tensor) -> Tensor:
         """Supplement, Eq. 1, over the known groups of `attributes` uint8 [B, N]."""
         logits = [classifier(features) for classifier in self.classifiers]
         return masked_group_cross_entropy(logits, self.labels.group_labels(attributes))
 
-    def semantic_margin_loss(self, embeddings: Tensor) -> Tensor:
-        """L_ASMR over all training categories, embeddings [C, D]."""
-        weights = self.group_offsets + (1.0 if self.config.group_weights == "one_plus" else 0.0)
-        temperature = self.config.temperature or float(len(self.schema.groups))
-        labels = self.labels.group_labels(self.categories)
-        return adaptive_semantic_margin(embeddings, labels, weights, temperature=temperature)
-
     def encode_image(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See `Method`; the features are the pooled ones."""
-        features = self.features(images).float()
+        features = self.backbone.pooled(images).float()
         return F.normalize(self.image_head(features).float(), dim=1), features
 
     def attribute_scores(self, features: Tensor) -> Tensor:
@@ -155,21 +147,5 @@ class ASMR(Method):
         return torch.cat(scores, dim=1).clamp(0, 1)
 
     def encode_attributes(self, attributes: Tensor, known: Tensor) -> Tensor:
-        """Unit query embedding [B, D] of a description, attributes and known float [B, N].
-
-        A complete description gives the category encoder's embedding; what is unknown is averaged over 32 completions.
-        """
-        completed = complete_attributes(attributes, known, self.categories, self.counts)
-        units = F.normalize(self.category_encoder(completed).float(), dim=2)
-        return F.normalize(units.mean(dim=1), dim=1)
-
-
-def perceptron(*sizes: int) -> nn.Sequential:
-    """Linear layers with ReLU between; kaiming-normal (fan out) weights, zero biases (the released code)."""
-    layers: list[nn.Module] = []
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
-        linear = nn.Linear(inputs, outputs)
-        nn.init.kaiming_normal_(linear.weight, mode="fan_out")
-        nn.init.zeros_(linear.bias)
-        layers += [linear, nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
+        """See `encode_description`."""
+        return encode_description(self.category_encoder, attributes, known, self.categories, self.counts)

@@ -28,6 +28,7 @@ class Method(nn.Module):
     embedding_size: int
     categories: Tensor
     counts: Tensor
+    ratios: Tensor
 
     def __init__(self, schema: AttributeSchema, labels: TrainingLabels) -> None:
         """Keep the schema, and the training labels as buffers, so that a checkpoint brings them back."""
@@ -35,6 +36,8 @@ class Method(nn.Module):
         self.schema = schema
         self.register_buffer("categories", labels.categories)
         self.register_buffer("counts", labels.counts)
+        # Only training needs them, and training brings them along.
+        self.register_buffer("ratios", labels.ratios, persistent=False)
         for index, pattern in enumerate(labels.patterns):
             self.register_buffer(f"pattern_{index}", pattern)
 
@@ -42,7 +45,7 @@ class Method(nn.Module):
     def labels(self) -> TrainingLabels:
         """Categories and group patterns of the training split, on the device of the method."""
         patterns = tuple(self.get_buffer(f"pattern_{index}") for index in range(len(self.schema.groups)))
-        return TrainingLabels(self.categories, self.counts, patterns)
+        return TrainingLabels(self.categories, self.counts, patterns, self.ratios)
 
     def begin_stage(self, stage: str) -> None:
         """Select the loss of `forward` and train exactly the parameters of that stage.
