@@ -10,6 +10,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from descry.trainer.datasets.persons import PersonDataset
+from descry.trainer.datasets.splits import category_numbers
 from descry.trainer.schema import UNKNOWN
 
 
@@ -17,7 +18,7 @@ def category_labels(persons: PersonDataset) -> np.ndarray:
     """Index of each image's attribute vector among the distinct complete ones: int64 [n]; -1 where one is unknown."""
     complete = (persons.attributes != UNKNOWN).all(axis=1)
     labels = np.full(len(persons), -1, np.int64)
-    labels[complete] = np.unique(persons.attributes[complete], axis=0, return_inverse=True)[1].ravel()
+    labels[complete] = category_numbers(persons.attributes[complete])
     return labels
 
 

@@ -68,7 +68,7 @@ def category_aware_split(attributes: np.ndarray, seed: int) -> np.ndarray:
         str [n] of `train`, `val` and `test`.
     """
     generator = np.random.default_rng(seed)
-    categories = np.unique(attributes, axis=0, return_inverse=True)[1].ravel()
+    categories = category_numbers(attributes)
     count = len(categories)
     splits = np.full(count, "train", dtype="<U5")
     order = generator.permutation(categories.max() + 1)

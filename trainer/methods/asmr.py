@@ -19,7 +19,7 @@ from descry.trainer.backbones import Backbone, BackboneConfig
 from descry.trainer.labels import TrainingLabels
 from descry.trainer.losses import masked_group_cross_entropy, modality_alignment
 from descry.trainer.methods.alignment import GROUP_WEIGHTS, encode_description, perceptron, semantic_margin
-from descry.trainer.methods.method import Method
+from descry.trainer.methods.method import Method, check_options
 from descry.trainer.schema import AttributeSchema
 
 
@@ -62,8 +62,7 @@ class ASMR(Method):
             ValueError: `group_weights` is not one of its two values.
         """
         super().__init__(schema, labels)
-        if config.group_weights not in GROUP_WEIGHTS:
-            raise ValueError(f"method.group_weights: {config.group_weights!r} is not one of {', '.join(GROUP_WEIGHTS)}")
+        check_options(config, group_weights=GROUP_WEIGHTS)
         self.config = config
         self.stage = "align"
         self.embedding_size = config.embedding_size

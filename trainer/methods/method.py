@@ -84,3 +84,14 @@ class Method(nn.Module):
     def encode_attributes(self, attributes: Tensor, known: Tensor) -> Tensor:
         """Unit query embedding [B, D] of a description; attributes and known are float [B, N] of 0 and 1."""
         raise NotImplementedError
+
+
+def check_options(config: Any, **valid: tuple[str, ...]) -> None:
+    """Refuse a method's config whose field, e.g. `weighting`, is none of its valid names.
+
+    Raises:
+        ValueError: it is not; the message lists the valid ones.
+    """
+    for key, names in valid.items():
+        if getattr(config, key) not in names:
+            raise ValueError(f"method.{key}: {getattr(config, key)!r} is not one of {', '.join(names)}")

@@ -26,7 +26,7 @@ from descry.trainer.losses import (
     mean_over,
 )
 from descry.trainer.methods.alignment import GROUP_WEIGHTS, encode_description, perceptron, semantic_margin
-from descry.trainer.methods.method import Method
+from descry.trainer.methods.method import Method, check_options
 from descry.trainer.methods.par_baseline import AttributeClassifier
 from descry.trainer.schema import AttributeSchema
 
@@ -131,9 +131,7 @@ class MultiTask(Method):
             ValueError: a name in `config` is not one of the valid ones.
         """
         super().__init__(schema, labels)
-        for key, valid in (("feedback", FEEDBACK), ("group_weights", GROUP_WEIGHTS), ("weighting", WEIGHTINGS)):
-            if getattr(config, key) not in valid:
-                raise ValueError(f"method.{key}: {getattr(config, key)!r} is not one of {', '.join(valid)}")
+        check_options(config, feedback=FEEDBACK, group_weights=GROUP_WEIGHTS, weighting=WEIGHTINGS)
         self.config = config
         self.stage = "joint"
         self.embedding_size = config.embedding_size

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from descry.trainer.backbones import Backbone, BackboneConfig
 from descry.trainer.labels import TrainingLabels
 from descry.trainer.losses import WEIGHTINGS, attribute_losses
-from descry.trainer.methods.method import Method
+from descry.trainer.methods.method import Method, check_options
 from descry.trainer.schema import AttributeSchema
 
 
@@ -53,8 +53,7 @@ class PARBaseline(Method):
             ValueError: `weighting` is not one of its values.
         """
         super().__init__(schema, labels)
-        if config.weighting not in WEIGHTINGS:
-            raise ValueError(f"method.weighting: {config.weighting!r} is not one of {', '.join(WEIGHTINGS)}")
+        check_options(config, weighting=WEIGHTINGS)
         self.config = config
         self.stage = "recognize"
         self.embedding_size = schema.size
