@@ -47,6 +47,7 @@ class Backbone(nn.Module):
         super().__init__()
         # Channels-last doubles the training speed of depthwise convolutions on CPUs (docs/performance.md).
         self.network = _create(config, load_weights).to(memory_format=torch.channels_last)
+        _keep_strided_depthwise_in_float32(self.network)
         if config.last_stride == 1:
             remove_last_stride(self.network)
         elif config.last_stride != 2:
@@ -82,6 +83,28 @@ def _create(config: BackboneConfig, load_weights: bool) -> nn.Module:
         overlay = {"file": config.weights}
         return timm.create_model(config.name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0)
     return timm.create_model(f"{config.name}.{config.weights}", pretrained=True, num_classes=0)
+
+
+class _Float32Convolution(nn.Conv2d):
+    """A convolution that leaves autocast on a CPU."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """As `nn.Conv2d`."""
+        if not (pixels.device.type == "cpu" and torch.is_autocast_enabled("cpu")):
+            return super().forward(pixels)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(pixels.float()).to(pixels.dtype)
+
+
+def _keep_strided_depthwise_in_float32(network: nn.Module) -> None:
+    """Under autocast on a CPU, compute depthwise convolutions with a stride in float32.
+
+    oneDNN's bfloat16 gradient of these few layers takes six times that of float32: half of a training step of
+    MobileNetV2 (docs/performance.md).
+    """
+    for module in network.modules():
+        if type(module) is nn.Conv2d and module.groups == module.in_channels > 1 and module.stride != (1, 1):
+            module.__class__ = _Float32Convolution
 
 
 def remove_last_stride(network: nn.Module) -> None:

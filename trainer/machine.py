@@ -1,6 +1,8 @@
 """What a machine can do, and Accelerate set up for it."""
 
+import ctypes
 import os
+import platform
 import sys
 from pathlib import Path
 
@@ -18,8 +20,24 @@ def has_native_bfloat16() -> bool:
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
+def keep_memory() -> None:
+    """Let this process keep the memory that it frees, in huge pages: a training step on the CPU takes half the time.
+
+    By default glibc gives every large tensor back to the kernel, which clears its pages for the next one. Call this
+    before the first large tensor. On other C libraries it does nothing.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read by torch at its first large allocation
+    trim_threshold, mmap_max = -1, -4  # names of malloc.h
+    mallopt = ctypes.CDLL(None).mallopt
+    if not (mallopt(mmap_max, 0) and mallopt(trim_threshold, -1)):
+        print("glibc refused to keep freed memory: training goes on, more slowly", file=sys.stderr)
+
+
 def build_accelerator(config: ExperimentConfig) -> Accelerator:
     """Accelerate as the config asks for it, with reproducible shuffling."""
+    keep_memory()
     train = config.train
     automatic = "bf16" if has_native_bfloat16() else "no"
     return Accelerator(
