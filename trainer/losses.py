@@ -5,11 +5,17 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from descry.trainer.schema import UNKNOWN
 
 IGNORE = -1
 WEIGHTINGS = ("label_dependent", "attribute", "none")
+
+
+def _full_precision(values: Tensor) -> Tensor:
+    """`values` in float32 where they are of a smaller type: losses are never computed in less."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def masked_group_cross_entropy(logits: list[Tensor], labels: Tensor) -> Tensor:
@@ -25,7 +31,7 @@ def masked_group_cross_entropy(logits: list[Tensor], labels: Tensor) -> Tensor:
     total = logits[0].new_zeros(())
     for group, scores in enumerate(logits):
         known = (labels[:, group] != IGNORE).sum().clamp(min=1)
-        summed = F.cross_entropy(scores.float(), labels[:, group], ignore_index=IGNORE, reduction="sum")
+        summed = F.cross_entropy(_full_precision(scores), labels[:, group], ignore_index=IGNORE, reduction="sum")
         total = total + summed / known
     return total
 
@@ -56,7 +62,7 @@ def alignment_losses(
     Returns:
         [B]; 0, and no gradient, for an image without a category.
     """
-    cosine = F.normalize(images.float(), dim=1) @ F.normalize(categories.float(), dim=1).T
+    cosine = F.normalize(_full_precision(images), dim=1) @ F.normalize(_full_precision(categories), dim=1).T
     known = labels != IGNORE
     column = labels.clamp(min=0)[:, None]
     positive = cosine.gather(1, column)
@@ -95,8 +101,6 @@ def feedback_weights(losses: Tensor, kept: Tensor) -> Tensor:
 def group_hamming(group_labels: Tensor, weights: Tensor) -> Tensor:
     """Weighted Hamming distance d_ij = sum_k w_k [a_i^(k) != a_j^(k)] between categories (ASMR).
 
-    One matrix product over one-hot group labels: no [C, C, G] tensor, and autograd keeps two [C, sum K_g] factors only.
-
     Args:
         group_labels: int64 [C, G], the class of each category inside each group.
         weights: [G] importance of each group.
@@ -104,40 +108,69 @@ def group_hamming(group_labels: Tensor, weights: Tensor) -> Tensor:
     Returns:
         [C, C], symmetric with a zero diagonal (to rounding).
     """
-    one_hot = [F.one_hot(column).to(weights.dtype) for column in group_labels.T]
-    weighted = torch.cat([weight * columns for weight, columns in zip(weights, one_hot, strict=True)], dim=1)
-    return weights.sum() - weighted @ torch.cat(one_hot, dim=1).T
+    columns, weighted = _weighted_one_hot(group_labels, weights)
+    return weights.sum() - weighted @ columns.T
+
+
+def _weighted_one_hot(group_labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """One-hot group labels [C, sum K_g], and the same times the weight of their group.
+
+    Their product counts what agrees: no [C, C, G] tensor.
+    """
+    columns = [F.one_hot(labels).to(weights.dtype) for labels in group_labels.T]
+    weighted = [weight * column for weight, column in zip(weights, columns, strict=True)]
+    return torch.cat(columns, dim=1), torch.cat(weighted, dim=1)
 
 
 def adaptive_semantic_margin(
-    categories: Tensor, group_labels: Tensor, weights: Tensor, *, temperature: float
+    categories: Tensor, group_labels: Tensor, weights: Tensor, *, temperature: float, block: int = 256
 ) -> Tensor:
     """Make the cosines between categories follow their semantic affinity (ASMR's regulariser).
 
     L_ASMR = 2 / (C^2 - C) * sum_{i<j} (c_ij - mu - delta_ij)^2, c_ij the cosine of categories i and j, mu the mean of
-    all
-    c_ij, delta_ij = sigmoid(1 - d_ij / T), d_ij the weighted Hamming distance. Gradients reach c, mu and the weights.
+    all c_ij, delta_ij = sigmoid(1 - d_ij / T), d_ij the weighted Hamming distance. Gradients reach c, mu and the
+    weights.
+
+    The square is expanded, so that the sums of c, c - delta and (c - delta)^2 suffice. They are taken over blocks of
+    rows, which the backward pass computes again: memory grows with `block` x C, not with C x C.
 
     Args:
         categories: [C, D] embeddings of all training categories; normalised here.
         group_labels: int64 [C, G].
         weights: [G].
         temperature: T; 10 for Market-1501's 10 groups, 8.5 for PETA's 17.
+        block: rows computed at a time.
 
     Returns:
         A scalar; 0 for fewer than two categories.
     """
-    unit = F.normalize(categories.float(), dim=1)
+    unit = F.normalize(_full_precision(categories), dim=1)
     count = unit.shape[0]
     if count < 2:
         return unit.sum() * 0
-    # Each unordered pair appears twice off the diagonal: sums over all i != j are means over pairs after the division.
-    pairs = count * count - count
-    off_diagonal = 1 - torch.eye(count, device=unit.device)
-    cosine = unit @ unit.T
-    mean = (cosine * off_diagonal).sum() / pairs
-    affinity = torch.sigmoid(1 - group_hamming(group_labels, weights.float()) / temperature)
-    return ((cosine - mean - affinity).square() * off_diagonal).sum() / pairs
+    columns, weighted = _weighted_one_hot(group_labels, weights.to(unit.dtype))
+    sums = [
+        checkpoint(
+            _sums_over_pairs, unit, columns, weighted, start, block, temperature,
+            use_reentrant=False, preserve_rng_state=False,
+        )
+        for start in range(0, count, block)
+    ]  # fmt: skip
+    mean, difference, square = torch.stack(sums).sum(dim=0) / (count * (count - 1) / 2)
+    return square - 2 * mean * difference + mean.square()
+
+
+def _sums_over_pairs(
+    unit: Tensor, columns: Tensor, weighted: Tensor, start: int, block: int, temperature: float
+) -> Tensor:
+    """Sums [3] of c, c - delta and (c - delta)^2 over the pairs i < j with i among `block` rows from `start`."""
+    rows = slice(start, start + block)
+    cosine = unit[rows] @ unit[start:].T
+    distance = weighted.sum(dim=1)[rows, None] - weighted[rows] @ columns[start:].T
+    difference = cosine - torch.sigmoid(1 - distance / temperature)
+    below = torch.ones_like(cosine, dtype=torch.bool).tril()
+    cosine, difference = cosine.masked_fill(below, 0), difference.masked_fill(below, 0)
+    return torch.stack([cosine.sum(), difference.sum(), difference.square().sum()])
 
 
 def imbalance_weights(labels: Tensor, ratios: Tensor, *, form: str = "label_dependent", sigma: float = 1.0) -> Tensor:
@@ -185,7 +218,7 @@ def attribute_losses(logits: Tensor, labels: Tensor, ratios: Tensor, *, weightin
     Raises:
         ValueError: no such weighting.
     """
-    known = labels != UNKNOWN
+    logits, known = _full_precision(logits), labels != UNKNOWN
     weights = known.to(logits.dtype)
     if weighting != "none":
         weights = imbalance_weights(labels, ratios.to(logits.dtype), form=weighting)
