@@ -1,13 +1,12 @@
 import json
-from pathlib import Path
 
-import numpy as np
 import pytest
+from accelerate import Accelerator
 from PIL import Image
 
 from descry.trainer import evaluate
-from descry.trainer.figures import RankedRow, draw_ranked_grid, draw_training_curves
-from descry.trainer.state import History
+from descry.trainer.metrics import search_metrics
+from descry.trainer.protocols import category_queries
 
 
 def test_the_command_prints_a_table_and_json(trained, capsys):
@@ -21,6 +20,43 @@ def test_the_command_prints_a_table_and_json(trained, capsys):
     weighted = sum(parts[group]["mAP"] * parts[group]["queries"] for group in ("seen", "unseen"))
     assert overall["mAP"] == pytest.approx(weighted / overall["queries"])
     assert result["fusion"] == json.loads((trained / "metrics.json").read_text())["fusion"]
+
+
+def test_the_fusion_of_the_whole_matrix_is_measured_on_the_split(trained, capsys):
+    """Each distance of the evaluated matrix is divided by its largest one; the weight stays the checkpoint's."""
+    assert evaluate.main([str(trained), "--fusion", "matrix", "--par-weights", "0,0.5", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    checkpoint, config, persons = evaluate.load_split(trained, "test")
+    gallery = evaluate.extract(checkpoint.method, persons, config.image, Accelerator(cpu=True))
+    queries = category_queries(persons, checkpoint.method.labels.categories)
+    par, embedding = evaluate.query_distances(checkpoint.method, queries, gallery)
+    stored = checkpoint.metrics["fusion"]
+    assert result["fusion"] == {
+        "par_weight": stored["par_weight"],
+        "max_par": pytest.approx(par.max().item()),
+        "max_emb": pytest.approx(embedding.max().item()),
+    }
+    assert result["fusion"]["max_par"] != stored["max_par"]
+    for weight, swept in zip((0.0, 0.5), result["sweep"], strict=True):
+        fused = weight * par / par.max() + embedding / embedding.max()
+        expected = {"par_weight": weight, **search_metrics(fused, queries.relevant)}
+        assert swept == pytest.approx(expected, abs=1e-6)
+    without, embedded = result["sweep"][0], result["search"]["embedding"]["all"]
+    assert without == {"par_weight": 0.0, **embedded}
+
+
+def test_a_sweep_of_the_weight_prints_one_line_each(trained, capsys):
+    assert evaluate.main([str(trained), "--par-weights", "0,0.2,5"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if "PAR x" in line]
+    assert [line[3] for line in lines] == ["0", "0.2", "5"]
+    assert all(len(line) == 10 for line in lines)
+
+
+@pytest.mark.parametrize("weights", ["", "0,x", "0,-1", "nan", "inf"])
+def test_wrong_weights_are_named(trained, capsys, weights):
+    with pytest.raises(SystemExit):
+        evaluate.main([str(trained), f"--par-weights={weights}"])
+    assert "is no list of weights from 0 up, such as 0,0.1,0.2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -49,13 +85,3 @@ def test_a_split_without_images_is_named(trained, people, tmp_path, capsys):
     (tmp_path / "labels.csv").write_text("\n".join([header, *(row for row in rows if ",test," not in row)]) + "\n")
     assert evaluate.main([str(trained), f"--data.root={tmp_path}"]) == 1
     assert "has no test split" in capsys.readouterr().err
-
-
-def test_figures_are_drawn(trained: Path, tmp_path):
-    crops = [Image.new("RGB", (20, 40), color) for color in ("red", "blue", "green")]
-    rows = [RankedRow("gender female", crops, [True, False, True], ["match", "hat", "match"])] * 2
-    draw_ranked_grid(rows, tmp_path / "grid.png")
-    draw_training_curves(History(trained).read(), tmp_path / "curves.png")
-    for name in ("grid.png", "curves.png"):
-        with Image.open(tmp_path / name) as image:
-            assert np.asarray(image.convert("L")).std() > 5

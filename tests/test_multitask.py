@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from test_losses import BITS, EXACT, RATIOS, normal
 from test_methods import SCHEMA, build, make_batch, training_rows
 
 from descry.trainer.losses import IGNORE, alignment_losses, attribute_losses, feedback_weights
@@ -11,47 +12,41 @@ from descry.trainer.methods.multitask import MultiTaskConfig, TokenTransformer, 
 from descry.trainer.schema import UNKNOWN
 
 
-def sigmoid(value):
-    return 1 / (1 + math.exp(-value))
-
-
 def recognition_by_hand(logits, labels, ratios, weighting):
     losses = []
     for row, stated in zip(logits, labels, strict=True):
         total = 0.0
         for logit, label, ratio in zip(row, stated, ratios, strict=True):
-            if label == UNKNOWN:
-                continue
-            probability = sigmoid(logit)
-            cross_entropy = -math.log(probability if label == 1 else 1 - probability)
-            weight = {
-                "label_dependent": math.exp(1 - ratio if label == 1 else ratio),
-                "attribute": math.exp(-ratio),
-                "none": 1.0,
-            }[weighting]
-            total += weight * cross_entropy
+            if label != UNKNOWN:
+                probability = 1 / (1 + math.exp(-logit))
+                weight = {
+                    "label_dependent": math.exp(1 - ratio if label == 1 else ratio),
+                    "attribute": math.exp(-ratio),
+                    "none": 1.0,
+                }[weighting]
+                total -= weight * math.log(probability if label == 1 else 1 - probability)
         losses.append(total)
     return losses
 
 
 @pytest.mark.parametrize("weighting", ["label_dependent", "attribute", "none"])
-def test_attribute_losses_equal_the_loop(weighting):
-    torch.manual_seed(0)
-    logits, ratios = torch.randn(6, 4, dtype=torch.float64), torch.rand(4, dtype=torch.float64)
-    labels = torch.tensor([[0, 1, 1, 0], [1, 1, 0, 0], [UNKNOWN] * 4, [0, UNKNOWN, 1, 1], [1] * 4, [0] * 4]).byte()
-    ours = attribute_losses(logits, labels, ratios, weighting=weighting)
-    by_hand = recognition_by_hand(logits.tolist(), labels.tolist(), ratios.tolist(), weighting)
-    assert ours.tolist() == pytest.approx(by_hand, rel=1e-12)
-    assert ours[2] == 0
+@pytest.mark.parametrize("rows", [1, 6])
+def test_attribute_losses_equal_the_loop(weighting, rows):
+    logits = normal(23, rows, 4).requires_grad_()
+    ours = attribute_losses(logits, BITS[:rows], RATIOS, weighting=weighting)
+    expected = recognition_by_hand(logits.tolist(), BITS[:rows].tolist(), RATIOS.tolist(), weighting)
+    assert ours.tolist() == pytest.approx(expected, **EXACT)
+    ours.sum().backward()
+    assert torch.equal(logits.grad != 0, BITS[:rows] != UNKNOWN)
 
 
-def test_attribute_losses_stay_finite_and_have_the_right_gradient():
-    labels = torch.tensor([[0, 1, UNKNOWN]]).byte()
-    ratios = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
-    huge = torch.tensor([[1e4, -1e4, 1e4]], dtype=torch.float64)
-    assert torch.isfinite(attribute_losses(huge, labels, ratios)).all()
-    logits = torch.randn(1, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda given: attribute_losses(given, labels, ratios), logits)
+def test_attribute_losses_known_values():
+    """A logit of 0 costs log 2 times its weight."""
+    labels, ratios = torch.tensor([[1], [0], [UNKNOWN]]).byte(), torch.tensor([0.25])
+    losses = attribute_losses(torch.zeros(3, 1), labels, ratios)
+    assert losses.tolist() == pytest.approx([math.exp(0.75) * math.log(2), math.exp(0.25) * math.log(2), 0])
+    with pytest.raises(ValueError, match="form 'focal' is not one of"):
+        attribute_losses(torch.zeros(3, 1), labels, ratios, weighting="focal")
 
 
 def test_feedback_weights_average_one_and_leave_out_what_has_no_loss():
@@ -60,8 +55,14 @@ def test_feedback_weights_average_one_and_leave_out_what_has_no_loss():
     weights = feedback_weights(losses, kept)
     assert weights.tolist() == pytest.approx([0.25, 0.75, 1.0, 2.0])
     assert weights[kept].mean() == pytest.approx(1.0) and not weights.requires_grad
-    assert feedback_weights(torch.zeros(3), torch.ones(3, dtype=torch.bool)).tolist() == [1, 1, 1]
+    everyone = torch.ones(3, dtype=torch.bool)
+    assert feedback_weights(torch.zeros(3), everyone).tolist() == [1, 1, 1]
     assert feedback_weights(torch.ones(2), torch.zeros(2, dtype=torch.bool)).tolist() == [1, 1]
+    assert feedback_weights(torch.tensor([7.0]), torch.tensor([True])).tolist() == [1]
+    for scale in (1e-30, 1e30):
+        assert feedback_weights(scale * torch.tensor([1.0, 2.0, 3.0]), everyone).tolist() == pytest.approx(
+            [0.5, 1, 1.5]
+        )
 
 
 def test_further_negatives_only_raise_the_alignment_loss():
@@ -105,6 +106,59 @@ def test_a_map_without_a_patch_is_named():
     transformer = TokenTransformer(6, 3, MultiTaskConfig(width=24, heads=2, blocks=1))
     with pytest.raises(ValueError, match=r"feature map of \(2, 1\) has no 2 x 2 patch"):
         transformer(torch.randn(1, 6, 2, 1))
+
+
+def attention_of_forward(method, images, index):
+    """What a block's softmax gave inside `encode_image` [B, heads, tokens, tokens]: timm's unfused form."""
+    attention, seen = method.transformer.blocks[index].attn, []
+    attention.fused_attn = False
+    attention.attn_drop.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    method.encode_image(images)
+    return seen[0]
+
+
+def attention_by_hand(method, images, index):
+    """The same from queries and keys, head by head, of the states that the block receives."""
+    block, states = method.transformer.blocks[index], []
+    hook = block.register_forward_pre_hook(lambda module, inputs: states.append(inputs[0]))
+    method.encode_image(images)
+    hook.remove()
+    width, heads = method.config.width, method.config.heads
+    size = width // heads
+    norm = block.norm1
+    projected = torch.nn.functional.layer_norm(states[0], (width,), norm.weight, norm.bias, norm.eps)
+    projected = projected @ block.attn.qkv.weight.T + block.attn.qkv.bias
+    total = 0
+    for head in range(heads):
+        query = projected[..., head * size : (head + 1) * size]
+        key = projected[..., width + head * size : width + (head + 1) * size]
+        scores = torch.einsum("bid,bjd->bij", query, key) / math.sqrt(size)
+        total = total + scores.exp() / scores.exp().sum(dim=2, keepdim=True)
+    return total / heads
+
+
+@pytest.mark.parametrize("index", [0, 2])
+@torch.no_grad()
+def test_the_attention_maps_are_what_the_forward_pass_used(index):
+    method = build("multitask", patch=1).eval()
+    images = torch.randint(0, 256, (3, 3, 128, 64), dtype=torch.uint8)
+    images[1, :, :64] = 0
+    for block in method.transformer.blocks:  # sharper than at random, so that rows differ
+        block.attn.qkv.weight.mul_(6)
+    full = method.transformer.attention(method.backbone(images).float(), index)
+    maps = method.attribute_attention(images, index)
+    assert maps.shape == (3, SCHEMA.size, 8, 4)
+    torch.testing.assert_close(full.sum(dim=2), torch.ones(3, 32 + SCHEMA.size))
+    assert torch.equal(maps.flatten(2), full[:, 32:, :32])
+    assert maps.flatten(2).std(dim=2).max() > 0.01
+    torch.testing.assert_close(full, attention_by_hand(method, images, index), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(full, attention_of_forward(method, images, index).mean(dim=1), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("block", [-1, 3])
+def test_a_block_that_is_not_there_is_named(block):
+    with pytest.raises(ValueError, match=f"block {block} is not one of 0 to 2"):
+        build("multitask").attribute_attention(make_batch()["image"], block)
 
 
 def test_additional_combinations_are_plausible_negatives_and_the_same_in_every_run():

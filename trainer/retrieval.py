@@ -11,7 +11,7 @@ from descry.trainer.metrics import search_metrics
 
 @dataclass(frozen=True)
 class Fusion:
-    """The constants of the fused distance, measured on validation data.
+    """The constants of the fused distance: of validation data for serving, of the evaluated matrix for the paper's.
 
     Attributes:
         par_weight: lambda_Ret.
@@ -34,10 +34,12 @@ def par_distances(attributes: Tensor, known: Tensor, scores: Tensor) -> Tensor:
     Returns:
         [Q, G]; 0 where nothing is known.
     """
-    # (b - p)^2 summed over known elements = sum k b^2 - 2 (k b) p + k p^2: three products, no [Q, G, N] tensor.
-    stated = known * attributes
-    squared = (stated * attributes).sum(1, keepdim=True) - 2 * stated @ scores.T + known @ scores.square().T
-    return squared.clamp(min=0).sqrt()
+    # (b - p)^2 summed over known elements = sum k b^2 - 2 (k b) p + k p^2: three products, no [Q, G, N] tensor. In
+    # float32 the difference would leave 1e-3 between an image that fits exactly and its description.
+    bits, mask, probabilities = attributes.double(), known.double(), scores.double()
+    stated = mask * bits
+    squared = (stated * bits).sum(1, keepdim=True) - 2 * stated @ probabilities.T + mask @ probabilities.square().T
+    return squared.clamp(min=0).sqrt().to(scores.dtype)
 
 
 def embedding_distances(queries: Tensor, embeddings: Tensor) -> Tensor:
@@ -50,8 +52,14 @@ def fuse(par: Tensor, embedding: Tensor, fusion: Fusion) -> Tensor:
     return fusion.par_weight * par / fusion.max_par + embedding / fusion.max_emb
 
 
+def measure_fusion(par: Tensor, embedding: Tensor, par_weight: float) -> Fusion:
+    """The constants that divide each distance [Q, G] by its largest value (Multi-task Transformer, retrieval)."""
+    floor = torch.finfo(torch.float32).eps
+    return Fusion(par_weight, max(float(par.max()), floor), max(float(embedding.max()), floor))
+
+
 def fit_fusion(par: Tensor, embedding: Tensor, relevant: Tensor, par_weights: Sequence[float]) -> Fusion:
-    """Measure the maxima on validation distances [Q, G] and pick the weight with the best mAP there.
+    """Measure the maxima on distances [Q, G] and pick the weight with the best mAP there.
 
     Args:
         par: PAR distances.
@@ -59,9 +67,7 @@ def fit_fusion(par: Tensor, embedding: Tensor, relevant: Tensor, par_weights: Se
         relevant: bool [Q, G].
         par_weights: candidates; a single one is taken as it is.
     """
-    floor = torch.finfo(torch.float32).eps
-    max_par, max_emb = max(float(par.max()), floor), max(float(embedding.max()), floor)
-    candidates = [Fusion(weight, max_par, max_emb) for weight in par_weights]
+    candidates = [measure_fusion(par, embedding, weight) for weight in par_weights]
     if len(candidates) == 1:
         return candidates[0]
     return max(candidates, key=lambda fusion: search_metrics(fuse(par, embedding, fusion), relevant)["mAP"])

@@ -77,17 +77,17 @@ class ASMR(Method):
         self.group_offsets = nn.Parameter(torch.empty(len(schema.groups)).uniform_(-0.25, 0.25))
 
     def parameter_groups(self, stage: str) -> dict[str, list[nn.Parameter]]:
-        """See `Method`; the group `group_weights` is there when L_ASMR is."""
+        """See `Method`; the group `group_weights` is empty without L_ASMR."""
         image = list(self.backbone.parameters())
         classifiers = list(self.classifiers.parameters())
         if stage == "pretrain":
             return {"image": image, "classifiers": classifiers}
-        groups = {
+        return {
             "image": image + list(self.image_head.parameters()),
             "category": list(self.category_encoder.parameters()),
             "classifiers": classifiers,
+            "group_weights": [self.group_offsets] if self.config.weight else [],
         }
-        return {**groups, "group_weights": [self.group_offsets]} if self.config.weight else groups
 
     def train(self, mode: bool = True) -> "ASMR":
         """As `nn.Module.train`, but the backbone's batch norms stay in evaluation mode in `align`."""

@@ -8,6 +8,7 @@ mean of the visual tokens is aligned with the attribute encoder of ASMR.
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -84,13 +85,29 @@ class TokenTransformer(nn.Module):
 
     def forward(self, feature_map: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
-        visual = self.visual_tokens(feature_map)
-        tokens = self.attribute_tokens.to(visual.dtype).expand(visual.shape[0], -1, -1)
-        states = torch.cat([visual, tokens], dim=1)
+        states = self.tokens(feature_map)
         for block in self.blocks:
             states = block(states)
         states = self.norm(states)
-        return states[:, : visual.shape[1]], states[:, visual.shape[1] :]
+        visual = states.shape[1] - len(self.attribute_tokens)
+        return states[:, :visual], states[:, visual:]
+
+    def attention(self, feature_map: Tensor, block: int) -> Tensor:
+        """Weights [B, V + N, V + N] with which a block mixes all tokens into each one (row), mean over heads."""
+        states = self.tokens(feature_map)
+        for earlier in self.blocks[:block]:
+            states = earlier(states)
+        chosen: Any = self.blocks[block]
+        attention = chosen.attn
+        projected = attention.qkv(chosen.norm1(states))
+        query, key, _ = projected.unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return (query @ key.transpose(2, 3) * attention.scale).softmax(dim=3).mean(dim=1)
+
+    def tokens(self, feature_map: Tensor) -> Tensor:
+        """What the first block receives [B, V + N, d]: visual tokens, then attribute tokens."""
+        visual = self.visual_tokens(feature_map)
+        attributes = self.attribute_tokens.to(visual.dtype).expand(visual.shape[0], -1, -1)
+        return torch.cat([visual, attributes], dim=1)
 
     def visual_tokens(self, feature_map: Tensor) -> Tensor:
         """Projected patches with their position embeddings [B, V, d], row by row.
@@ -155,16 +172,16 @@ class MultiTask(Method):
             self.additional = plausible.to(self.categories)
 
     def parameter_groups(self, stage: str) -> dict[str, list[nn.Parameter]]:
-        """See `Method`; the group `group_weights` is there when L_ASMR is."""
+        """See `Method`; the group `group_weights` is empty without L_ASMR."""
         image = list(self.backbone.parameters())
         if stage == "baseline":
             return {"image": image, "classifiers": list(self.baseline.parameters())}
         heads = [self.token_classifiers, self.token_biases, *self.image_head.parameters()]
-        groups = {
+        return {
             "image": [*image, *self.transformer.parameters(), *heads],
             "category": list(self.category_encoder.parameters()),
+            "group_weights": [self.group_offsets] if self.config.weight else [],
         }
-        return {**groups, "group_weights": [self.group_offsets]} if self.config.weight else groups
 
     def train(self, mode: bool = True) -> "MultiTask":
         """As `nn.Module.train`, but the backbone's batch norms stay in evaluation mode in `joint`."""
@@ -215,6 +232,27 @@ class MultiTask(Method):
         visual, attributes = self.transformer(self.backbone(images).float())
         logits = (attributes * self.token_classifiers).sum(dim=2) + self.token_biases
         return self.image_head(visual.mean(dim=1)), logits
+
+    def attribute_attention(self, images: Tensor, block: int = 0) -> Tensor:
+        """Where each attribute's token looks [B, N, h, w] in images uint8 [B, 3, H, W].
+
+        These are the weights of the forward pass, averaged over heads. The first block is the one that answers "where":
+        its visual tokens are patches of the image, those of later blocks are mixtures of all places. There the
+        attribute tokens look alike, and attention rollout, the product over blocks, blurs what they differ in
+        (docs/methods.md).
+
+        Returns:
+            One value a patch, row by row. Over h and w they sum to less than 1: the rest goes to attribute tokens.
+
+        Raises:
+            ValueError: no such block.
+        """
+        if not 0 <= block < self.config.blocks:
+            raise ValueError(f"block {block} is not one of 0 to {self.config.blocks - 1}")
+        feature_map = self.backbone(images).float()
+        rows, columns = (side // self.config.patch for side in feature_map.shape[2:])
+        attention = self.transformer.attention(feature_map, block)
+        return attention[:, rows * columns :, : rows * columns].unflatten(2, (rows, columns))
 
     def encode_image(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See `Method`; the features are the logits of the attribute tokens [B, N]."""
