@@ -20,8 +20,8 @@ from descry.trainer.checkpoint import build_method
 from descry.trainer.config import ExperimentConfig, TrainConfig, load_config
 from descry.trainer.datasets import DataConfig, PersonDataset, load_dataset
 from descry.trainer.labels import TrainingLabels
-from descry.trainer.loop import build_optimizer
 from descry.trainer.machine import build_accelerator
+from descry.trainer.optimizers import build_optimizers
 from descry.trainer.transforms import CropDataset, ImageConfig
 
 BATCH = 64
@@ -121,7 +121,7 @@ class TrainingStep:
         labels = TrainingLabels.of(persons.attributes, persons.schema)
         method = build_method(config, persons.schema, labels, load_weights=False)
         method.begin_stage(stage.name)
-        self.method, self.optimizer = self.accelerator.prepare(method, build_optimizer(method, stage))
+        self.method, self.optimizer = self.accelerator.prepare(method, *build_optimizers(method, stage).values())
         self.method.train()
 
     def run(self, crops: CropDataset, workers: int, steps: int) -> tuple[float, float]:

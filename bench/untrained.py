@@ -1,4 +1,4 @@
-"""An untrained ASMR checkpoint on the synthetic schema: speed does not depend on what the weights say."""
+"""Untrained checkpoints on the synthetic schema: speed does not depend on what the weights say."""
 
 import sys
 from pathlib import Path
@@ -18,12 +18,17 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "model_repository" / "gallery_search" / "1"))
 
 
-def untrained_checkpoint(folder: Path, backbone: str, height: int, width: int) -> Checkpoint:
-    """Write and load a checkpoint with random weights; 500 draws of the synthetic population as training labels."""
+def untrained_checkpoint(
+    folder: Path, backbone: str, height: int, width: int, method: str = "asmr", weights: str = ""
+) -> Checkpoint:
+    """Write and load a checkpoint of random weights, `weights` of the backbone apart.
+
+    500 draws of the synthetic population are its training labels.
+    """
     generator = np.random.default_rng(0)
     rows = np.stack([draw_category(generator) for _ in range(500)])
-    method = {"name": "asmr", "backbone": {"name": backbone, "last_stride": 1}}
-    config = ExperimentConfig(method=method, image=ImageConfig(height=height, width=width))
+    network = {"name": backbone, "last_stride": 1, "weights": weights}
+    config = ExperimentConfig({"name": method, "backbone": network}, image=ImageConfig(height=height, width=width))
     fusion = {"par_weight": 0.2, "max_par": 3.0, "max_emb": 1.5}
     save_checkpoint(folder, build_method(config, SCHEMA, TrainingLabels.of(rows, SCHEMA)), config, {"fusion": fusion})
     return load_checkpoint(folder)
