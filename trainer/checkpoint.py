@@ -83,11 +83,7 @@ def load_checkpoint(directory: Path) -> Checkpoint:
             raise CheckpointError(f"{directory / name} does not exist; give the folder that training wrote")
     schema = AttributeSchema.load(directory / SCHEMA)
     config = load_config(directory / CONFIG)
-    content = (directory / WEIGHTS).read_bytes()
-    try:
-        weights = safetensors.torch.load(content)
-    except SafetensorError as error:
-        raise CheckpointError(f"{directory / WEIGHTS} is damaged ({error}); copy it again or train again") from error
+    content, weights = _read_weights(directory)
     method = build_method(config, schema, _saved_labels(directory, schema, weights), load_weights=False)
     try:
         method.load_state_dict(weights)
@@ -96,6 +92,40 @@ def load_checkpoint(directory: Path) -> Checkpoint:
     metrics = json.loads((directory / METRICS).read_text(encoding="utf-8"))
     digest = hashlib.sha256(content + schema.to_json().encode()).hexdigest()
     return Checkpoint(directory, method.eval(), schema, config, metrics, digest)
+
+
+def load_initial(method: Method, directory: Path) -> list[str]:
+    """Start `method` from the weights of a checkpoint, which may be of another method, schema or dataset.
+
+    Every parameter and running statistic that the checkpoint has under the same name and shape is copied.
+
+    Returns:
+        The names that were left as they are.
+
+    Raises:
+        CheckpointError: the folder has no weights, they are damaged, or none of them fits.
+    """
+    _, weights = _read_weights(directory)
+    labels = {name for name, _ in method.named_buffers(recurse=False)}
+    ours = {name: tensor for name, tensor in method.state_dict().items() if name not in labels}
+    fitting = {name for name, tensor in ours.items() if name in weights and weights[name].shape == tensor.shape}
+    if not fitting:
+        raise CheckpointError(
+            f"{directory / WEIGHTS} has no weight of this method; set train.initial to another folder"
+        )
+    method.load_state_dict({name: weights[name] for name in fitting}, strict=False)
+    return sorted(ours.keys() - fitting)
+
+
+def _read_weights(directory: Path) -> tuple[bytes, dict[str, torch.Tensor]]:
+    path = directory / WEIGHTS
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist; give the folder that training wrote")
+    content = path.read_bytes()
+    try:
+        return content, safetensors.torch.load(content)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged ({error}); copy it again or train again") from error
 
 
 def _saved_labels(directory: Path, schema: AttributeSchema, weights: dict[str, torch.Tensor]) -> TrainingLabels:

@@ -13,6 +13,8 @@ from descry.trainer.methods import METHODS
 from descry.trainer.sampling import SAMPLERS
 from descry.trainer.transforms import ImageConfig
 
+OPTIMIZERS = ("sgd", "adam")
+
 
 class ConfigError(Exception):
     """A configuration cannot be used; the message names the file or flag, the key and what is valid."""
@@ -20,7 +22,7 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True)
 class StageConfig:
-    """One stage of training with SGD.
+    """One stage of training.
 
     Attributes:
         name: a stage of the method.
@@ -29,6 +31,7 @@ class StageConfig:
         learning_rate: of parameter groups without a multiplier.
         multipliers: learning-rate factor by parameter group of the method.
         milestones: epochs (from 0) at whose start the rate is multiplied by `decay`.
+        optimizer: `sgd` with `momentum` and `nesterov`, or `adam` with `betas`.
         warmup_steps: optimizer steps of linear warm-up.
         clip: largest gradient norm; 0 = off.
         sampler: `plain` shuffling, or batches of whole persons (`identity`) or whole descriptions (`category`).
@@ -42,8 +45,10 @@ class StageConfig:
     multipliers: dict[str, float] = field(default_factory=dict)
     milestones: tuple[int, ...] = ()
     decay: float = 0.1
+    optimizer: str = "sgd"
     momentum: float = 0.9
     nesterov: bool = True
+    betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 5e-4
     warmup_steps: int = 0
     clip: float = 0.0
@@ -58,6 +63,7 @@ class TrainConfig:
     Attributes:
         directory: the checkpoint folder to write.
         stages: in order.
+        initial: a checkpoint folder whose weights the run starts from wherever name and shape agree; empty = none.
         seed: of everything random.
         mixed_precision: `no`, `bf16`, `fp16`, or `auto`: bf16 where the machine has it in hardware, else no.
         accumulate: forward passes per optimizer step.
@@ -66,12 +72,15 @@ class TrainConfig:
         log_every: optimizer steps between lines of `history.jsonl`.
         max_steps: stop (resumably) after so many optimizer steps in all; 0 = run to the end.
         keep: `last` weights, or the `best` by mAP on the `val` split.
+        divergence: stop when a loss exceeds so many times what it was at the start of its stage; 0 = off. A loss or
+            gradient that is not finite always stops.
         trackers: of Accelerate, by name, beside the JSONL file.
         device: `auto` or `cpu`.
     """
 
     directory: str = "runs/asmr"
     stages: tuple[StageConfig, ...] = ()
+    initial: str = ""
     seed: int = 0
     mixed_precision: str = "no"
     accumulate: int = 1
@@ -80,6 +89,7 @@ class TrainConfig:
     log_every: int = 10
     max_steps: int = 0
     keep: str = "last"
+    divergence: float = 100.0
     trackers: tuple[str, ...] = ()
     device: str = "auto"
 
@@ -120,7 +130,7 @@ class ExperimentConfig:
         if name not in METHODS:
             raise ConfigError(f"method.name: {name!r} is not one of {', '.join(METHODS)}")
         fields = {key: value for key, value in self.method.items() if key != "name"}
-        return _build(METHODS[name].Config, fields, "method")
+        return build_from(METHODS[name].Config, fields, "method")
 
     def to_yaml(self) -> str:
         """All values, resolved."""
@@ -134,6 +144,20 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     Raises:
         ConfigError: the file is missing or no YAML mapping, or a key or a type is wrong.
     """
+    content = read_mapping(path)
+    for override in overrides:
+        _override(content, override)
+    config = build_from(ExperimentConfig, content, str(path))
+    _check(config)
+    return config
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Content of a YAML file.
+
+    Raises:
+        ConfigError: the file is missing or no YAML mapping.
+    """
     if not path.is_file():
         raise ConfigError(f"{path} does not exist; the shipped experiments are in trainer/configs")
     try:
@@ -142,11 +166,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} is not a YAML mapping")
-    for override in overrides:
-        _override(content, override)
-    config = _build(ExperimentConfig, content, str(path))
-    _check(config)
-    return config
+    return content
 
 
 def _override(content: dict[str, Any], override: str) -> None:
@@ -164,7 +184,12 @@ def _override(content: dict[str, Any], override: str) -> None:
         raise ConfigError(f"{override}: no such position in the list ({error})") from error
 
 
-def _build(kind: type, content: dict[str, Any], source: str) -> Any:
+def build_from(kind: type, content: dict[str, Any], source: str) -> Any:
+    """A dataclass from a mapping, nested ones included.
+
+    Raises:
+        ConfigError: a key is unknown or missing, or a value has another type; the message starts with `source`.
+    """
     # YAML reads 1e-3 as text and 1 as int: both are meant as the float that the field declares.
     rules = dacite.Config(strict=True, cast=[tuple], type_hooks={float: float})
     try:
@@ -181,6 +206,8 @@ def _check(config: ExperimentConfig) -> None:
             raise ConfigError(f"train.stages: {stage.name!r} is not a stage of this method; valid: {', '.join(stages)}")
         if stage.sampler not in SAMPLERS:
             raise ConfigError(f"train.stages: sampler {stage.sampler!r} is not one of {', '.join(SAMPLERS)}")
+        if stage.optimizer not in OPTIMIZERS:
+            raise ConfigError(f"train.stages: optimizer {stage.optimizer!r} is not one of {', '.join(OPTIMIZERS)}")
     for key, value, valid in (
         ("train.keep", config.train.keep, ("last", "best")),
         ("train.device", config.train.device, ("auto", "cpu")),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 try:
-    from descry.trainer.checkpoint import build_method, save_checkpoint
+    from descry.trainer.checkpoint import CheckpointError, build_method, load_initial, save_checkpoint
 except ModuleNotFoundError as missing:
     sys.exit(f"{missing}: install the project first, `pip install -e '.[train]'`")
 
@@ -38,6 +38,7 @@ def train(config: ExperimentConfig, resume: bool = False) -> dict[str, Any]:
         The metrics of the last evaluation; empty when `max_steps` ended the run before one.
 
     Raises:
+        CheckpointError: `train.initial` cannot be used.
         ConfigError: the config lists no stage.
         DatasetError: the dataset cannot be used.
         FileExistsError: the folder holds a run and `resume` is off.
@@ -57,6 +58,10 @@ def train(config: ExperimentConfig, resume: bool = False) -> dict[str, Any]:
         accelerator.print(f"{persons.name}: {note}", file=sys.stderr)
     training, validation = persons.subset("train"), persons.subset("val")
     method = build_method(config, persons.schema, TrainingLabels.of(training.attributes, persons.schema))
+    if config.train.initial:
+        kept = load_initial(method, Path(config.train.initial))
+        note = f"not there, initialised anew: {', '.join(kept)}" if kept else "all of them"
+        accelerator.print(f"weights of {config.train.initial}; {note}", file=sys.stderr)
     accelerator.init_trackers("descry", {"config": config.to_yaml()})
     result: dict[str, Any] = {}
 
@@ -108,6 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
         config = load_config(options.config, overrides)
         result = train(config, options.resume)
     except (
+        CheckpointError,
         ConfigError,
         DatasetError,
         SchemaError,
