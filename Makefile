@@ -27,7 +27,10 @@ types: $(VENV)/ready
 bench: $(VENV)/ready
 	$(BIN)/python bench/render.py
 	$(BIN)/python bench/data.py
+	$(BIN)/python bench/training.py
+	$(BIN)/python bench/sal_step.py
 	$(BIN)/python bench/encoder.py
+	$(BIN)/python bench/parity.py
 	$(BIN)/python bench/search.py
 	$(BIN)/python bench/indexing.py
 

@@ -23,7 +23,7 @@ from descry.trainer.losses import adaptive_semantic_margin, group_hamming
 from descry.trainer.machine import has_native_bfloat16, keep_memory
 from descry.trainer.methods import ASMR
 
-SCHEMA = SCHEMAS["peta105"][0]
+SCHEMA = SCHEMAS["peta"][0]
 CATEGORIES = 1890
 FORMS = {
     "float32, contiguous, glibc's defaults": {"bfloat16": False, "contiguous": True, "keep": False},

@@ -26,6 +26,10 @@ STAGES = {
         {"name": "baseline", "epochs": 2, "batch_size": 16, "learning_rate": 0.01},
         {"name": "joint", "epochs": 2, "batch_size": 16, "learning_rate": 0.002, "multipliers": {"category": 10.0}},
     ],
+    "sal": [
+        {"name": "embed", "epochs": 3, "batch_size": 16, "optimizer": "adam", "learning_rate": 0.001},
+        {"name": "symbiosis", "epochs": 1, "batch_size": 16, "optimizer": "adam", "learning_rate": 0.0005},
+    ],
     "par_baseline": [{"name": "recognize", "epochs": 3, "batch_size": 16, "learning_rate": 0.01}],
 }
 

@@ -5,16 +5,17 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
 from descry.trainer.backbones import Backbone, BackboneConfig
+from descry.trainer.config import StageConfig
 from descry.trainer.datasets.pedestrian_population import SCHEMA, draw_category
 from descry.trainer.labels import TrainingLabels
-from descry.trainer.methods import ASMR, METHODS, PARBaseline
+from descry.trainer.methods import ASMR, METHODS
 from descry.trainer.methods.completion import complete_attributes
+from descry.trainer.optimizers import build_optimizers
 from descry.trainer.schema import UNKNOWN
 
-BACKBONES = ("resnet18", "mobilenetv2_100")
+BACKBONES = ("resnet18", "mobilenetv2_100", "pvt_v2_b0")
 
 
 def training_rows(count: int = 60) -> np.ndarray:
@@ -46,19 +47,24 @@ def method(name):
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_forward_gives_a_finite_loss_and_the_backward_reaches_all_trained_parameters(name, backbone):
+    """Each update of a stage reaches exactly the parameters of its groups; together they reach all trained ones."""
     method = build(name, backbone)
     for stage in method.stages:
         method.begin_stage(stage)
         method.train()
-        method.zero_grad()
-        losses = method(make_batch())
-        losses["loss"].backward()
-        assert torch.isfinite(losses["loss"])
-        trained = {key for key, parameter in method.named_parameters() if parameter.requires_grad}
-        reached = {key for key, parameter in method.named_parameters() if parameter.grad is not None}
-        assert trained == reached
-        grouped = {id(parameter) for group in method.parameter_groups(stage).values() for parameter in group}
-        assert grouped == {id(parameter) for parameter in method.parameters() if parameter.requires_grad}
+        batch, together = make_batch(), set()
+        groups = method.parameter_groups(stage)
+        for update, changed in method.updates(stage).items():
+            method.zero_grad()
+            with method.updating(update):
+                losses = method({**batch, "update": update, "seed": 0})
+                losses["loss"].backward()
+            batch.update(losses.pop("carried", {}))
+            assert all(torch.isfinite(value) for value in losses.values())
+            reached = {id(parameter) for parameter in method.parameters() if parameter.grad is not None}
+            assert reached == {id(parameter) for group in changed for parameter in groups[group]}, (stage, update)
+            together |= reached
+        assert together == {id(parameter) for parameter in method.parameters() if parameter.requires_grad}
 
 
 def test_an_unknown_stage_is_refused(method):
@@ -79,57 +85,25 @@ def test_embeddings_are_unit_rows_and_scores_probabilities(method):
             assert scores[:, where].sum(dim=1).max() <= 1 + 1e-5, group.name
 
 
-def test_a_complete_description_ignores_the_training_counts(method):
-    """Stating everything gives the encoder's own embedding to float tolerance."""
-    method.eval()
-    stated = torch.from_numpy(training_rows(5)).float()
-    encoded = 2 * stated - 1 if isinstance(method, PARBaseline) else method.category_encoder(stated)
-    expected = functional.normalize(encoded, dim=1)
-    torch.testing.assert_close(
-        method.encode_attributes(stated, torch.ones_like(stated)), expected, atol=1e-6, rtol=1e-5
-    )
+# Of each method: a stage that learns attributes, and what of it belongs to one attribute group.
+CLASSIFIERS = {
+    "asmr": ("pretrain", lambda method, group: method.classifiers[list(SCHEMA.slices).index(group)][0][-1].weight.grad),
+    "multitask": ("joint", lambda method, group: method.token_classifiers.grad[SCHEMA.slices[group]]),
+    "par_baseline": ("recognize", lambda method, group: method.classifier[0].weight.grad[SCHEMA.slices[group]]),
+    "sal": ("image", lambda method, group: method.networks.attribute_classifier.weight.grad[SCHEMA.slices[group]]),
+}
 
 
-def test_what_is_unknown_never_moves_the_query(method):
-    method.eval()
-    stated = torch.from_numpy(training_rows(6)).float()
-    known = torch.zeros_like(stated)
-    known[:, SCHEMA.slices["upper_color"]] = 1
-    first = method.encode_attributes(stated, known)
-    other = torch.where(known > 0, stated, 1 - stated)
-    assert torch.equal(method.encode_attributes(other, known), first)
-
-
-def test_saying_nothing_gives_every_query_the_same_embedding(method):
-    method.eval()
-    stated = torch.from_numpy(training_rows(3)).float()
-    encoded = method.encode_attributes(stated, torch.zeros_like(stated))
-    assert torch.equal(encoded[0], encoded[1]) and torch.equal(encoded[0], encoded[2])
-
-
-def gradients_of(method, group: str) -> torch.Tensor:
-    """Gradients of what classifies one attribute group, flattened."""
-    where = SCHEMA.slices[group]
-    if isinstance(method, ASMR):
-        classifier = method.classifiers[list(SCHEMA.slices).index(group)]
-        return torch.cat([parameter.grad.flatten() for parameter in classifier.parameters()])
-    linear = method.classifier[0].weight if isinstance(method, PARBaseline) else method.token_classifiers
-    return linear.grad[where].flatten()
-
-
-def test_an_unknown_label_gives_no_gradient(method):
+def test_an_unknown_label_gives_no_gradient(name, method):
     """Of a group that is unknown in every image, nothing is learnt; of the next one, something is."""
-    method.begin_stage({"asmr": "pretrain", "multitask": "joint", "par_baseline": "recognize"}[name_of(method)])
+    stage, gradient = CLASSIFIERS[name]
+    method.begin_stage(stage)
     method.eval()
     batch = make_batch()
     batch["attributes"][:, SCHEMA.slices["hat"]] = UNKNOWN
     method(batch)["loss"].backward()
-    assert gradients_of(method, "hat").abs().max() == 0
-    assert gradients_of(method, "upper_color").abs().max() > 0
-
-
-def name_of(method) -> str:
-    return next(name for name, kind in METHODS.items() if type(method) is kind)
+    assert gradient(method, "hat").abs().max() == 0
+    assert gradient(method, "upper_color").abs().max() > 0
 
 
 @pytest.mark.parametrize(("name", "stage"), [("asmr", "align"), ("multitask", "joint")])
@@ -218,12 +192,21 @@ def test_the_group_weights_of_the_released_code_change_the_regulariser():
     assert first != second
 
 
-def test_asmr_without_the_regulariser_has_no_group_weights():
-    method = build("asmr", weight=0.0)
-    assert "group_weights" not in method.parameter_groups("align")
+@pytest.mark.parametrize(("name", "stage"), [("asmr", "align"), ("multitask", "joint")])
+def test_without_the_regulariser_its_group_weights_are_not_trained(name, stage):
+    """The same configuration serves every lambda: the multiplier of the group weights stays valid at 0."""
+    method = build(name, weight=0.0)
+    assert method.parameter_groups(stage)["group_weights"] == []
+    method.begin_stage(stage)
+    optimizer = build_optimizers(method, StageConfig(stage, 1, multipliers={"group_weights": 5.0}))["all"]
+    method(make_batch())["loss"].backward()
+    optimizer.step()
+    assert method.group_offsets.grad is None
 
 
-@pytest.mark.parametrize(("backbone", "rows"), [("resnet18", 16), ("resnet50", 16), ("mobilenetv2_100", 16)])
+@pytest.mark.parametrize(
+    ("backbone", "rows"), [("resnet18", 16), ("resnet50", 16), ("mobilenetv2_100", 16), ("pvt_v2_b0", 16)]
+)
 def test_removing_the_last_stride_doubles_the_feature_map(backbone, rows):
     images = torch.zeros(1, 3, 256, 128, dtype=torch.uint8)
     with torch.no_grad():

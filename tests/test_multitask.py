@@ -197,7 +197,6 @@ def test_the_joint_stage_starts_from_the_backbone_of_the_baseline():
     assert method.parameter_groups("baseline")["image"][0] is method.parameter_groups("joint")["image"][0]
     joint = {id(one) for group in method.parameter_groups("joint").values() for one in group}
     assert not any(id(parameter) in joint for parameter in method.baseline.parameters())
-    assert "group_weights" not in build("multitask", weight=0.0).parameter_groups("joint")
 
 
 def test_the_baseline_embeds_a_description_as_itself():

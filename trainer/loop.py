@@ -1,20 +1,23 @@
 """One training loop for every method: stages, epochs, steps; resumable at any step, on any number of processes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
-from accelerate import Accelerator
-from torch import nn
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from descry.trainer.config import ExperimentConfig, StageConfig
 from descry.trainer.datasets import PersonDataset
 from descry.trainer.methods import Method
+from descry.trainer.optimizers import build_optimizers, clip_gradients, set_learning_rate
 from descry.trainer.sampling import build_sampler
-from descry.trainer.state import History, Progress, latest_state, save_state
+from descry.trainer.state import DivergenceError, DivergenceGuard, History, Progress, latest_state, save_state
 from descry.trainer.transforms import CropDataset
 
 # Seeds of different stages never meet: no stage has this many epochs.
@@ -53,6 +56,8 @@ class Trainer:
         self.directory = Path(config.train.directory)
         self.history = History(self.directory)
         self.progress = Progress()
+        self.norms: dict[str, Tensor] = {}
+        self.worst_norms: dict[str, Tensor] = {}
 
     def run(self, resume: bool = False) -> Progress:
         """Train until the stages are done or `max_steps` is reached; with `resume`, from the last state."""
@@ -70,18 +75,28 @@ class Trainer:
     def _run_stage(self, stage: StageConfig, state: Path | None) -> bool:
         """Run the rest of a stage; False when `max_steps` ended it early."""
         self.method.begin_stage(stage.name)
-        prepared = self.accelerator.prepare(self.method, build_optimizer(self.method, stage), self._loader(stage))
+        optimizers = build_optimizers(self.method, stage)
+        # Where a stage has several updates, each leaves parameters of the others without a gradient.
+        self.accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=len(optimizers) > 1)
+        prepared = self.accelerator.prepare(self.method, *optimizers.values(), self._loader(stage))
+        model, loader = prepared[0], prepared[-1]
+        optimizers = dict(zip(optimizers, prepared[1:-1], strict=True))
+        past = [entry for entry in self.history.read() if entry["stage"] == stage.name]
+        past = [entry for entry in past if entry["total"] <= self.progress.total]
+        self.guard = DivergenceGuard(self.config.train.divergence, past)
         try:
             if state:
                 self.accelerator.load_state(str(state / "accelerate"))
             while self.progress.epoch < stage.epochs:
-                if self._out_of_steps() or not self._run_epoch(stage, *prepared):
+                if self._out_of_steps() or not self._run_epoch(stage, model, optimizers, loader):
                     return False
                 self._finish_epoch(stage)
             return True
+        except DivergenceError as error:
+            raise self._stopped(error) from error
         finally:
             # Mixed precision wraps `forward` in place: the next stage must not wrap it twice.
-            self.accelerator.unwrap_model(prepared[0], keep_fp32_wrapper=False)
+            self.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
             self.accelerator.free_memory()
 
     def _loader(self, stage: StageConfig) -> DataLoader:
@@ -99,7 +114,7 @@ class Trainer:
             self.crops, batch, sampler=sampler, shuffle=sampler is None, drop_last=True, num_workers=workers
         )
 
-    def _run_epoch(self, stage: StageConfig, model: nn.Module, optimizer: Any, loader: Any) -> bool:
+    def _run_epoch(self, stage: StageConfig, model: nn.Module, optimizers: dict[str, Any], loader: Any) -> bool:
         """Run the rest of an epoch; False when `max_steps` ended it early, after saving the state."""
         progress, every = self.progress, self.config.train.checkpoint_every
         epoch = progress.stage * EPOCHS_PER_STAGE + progress.epoch
@@ -109,18 +124,25 @@ class Trainer:
         length = len(loader)
         batches = self.accelerator.skip_first_batches(loader, progress.step) if progress.step else loader
         title = f"{stage.name} {progress.epoch + 1}/{stage.epochs}"
+        collected: list[dict[str, Any]] = []
         with tqdm(total=length, initial=progress.step, desc=title, disable=not self._shows_progress()) as bar:
             for batch in batches:
-                set_learning_rate(optimizer, stage, progress.epoch, progress.epoch * length + progress.step)
-                losses = self._step(stage, model, optimizer, batch)
+                collected.append(batch)
                 progress.step += 1
                 progress.total += 1
                 bar.update()
-                self._log_step(stage, losses, bar)
+                if len(collected) < self.config.train.accumulate and progress.step < length:
+                    continue
+                for optimizer in optimizers.values():
+                    set_learning_rate(optimizer, stage, progress.epoch, progress.epoch * length + progress.step - 1)
+                losses = {name: self._update(stage, model, name, optimizers[name], collected) for name in optimizers}
+                size, collected = len(collected), []
+                if self._passed(self.config.train.log_every, size):
+                    self._log_step(stage, losses, bar)
                 if progress.step < length and self._out_of_steps():
                     self._save_state()
                     return False
-                if progress.step < length and every and progress.total % every == 0:
+                if progress.step < length and every and self._passed(every, size):
                     self._save_state()
         return True
 
@@ -130,38 +152,84 @@ class Trainer:
     def _out_of_steps(self) -> bool:
         return 0 < self.config.train.max_steps <= self.progress.total
 
-    def _step(
-        self, stage: StageConfig, model: nn.Module, optimizer: Any, batch: dict[str, Any]
-    ) -> dict[str, torch.Tensor]:
-        accelerator = self.accelerator
-        torch.manual_seed((self.config.train.seed << 32) + self.progress.total * 1024 + accelerator.process_index)
-        with accelerator.accumulate(model):
-            losses = model(batch)
-            accelerator.backward(losses["loss"])
-            if stage.clip and accelerator.sync_gradients:
-                accelerator.clip_grad_norm_(model.parameters(), stage.clip)
+    def _passed(self, every: int, size: int) -> bool:
+        """Whether a multiple of `every` is among the last `size` batches."""
+        return self.progress.total // every > (self.progress.total - size) // every
+
+    def _update(
+        self, stage: StageConfig, model: nn.Module, name: str, optimizer: Any, batches: Sequence[dict[str, Any]]
+    ) -> dict[str, Tensor]:
+        """One update over the batches of an iteration; the means of its losses, and its gradient norm."""
+        accelerator, first = self.accelerator, self.progress.total - len(batches)
+        parts: list[dict[str, Tensor]] = []
+        with self.method.updating(name):
+            for position, batch in enumerate(batches):
+                seed = (self.config.train.seed << 32) + (first + position) * 1024
+                torch.manual_seed(seed + accelerator.process_index)
+                with nullcontext() if batch is batches[-1] else accelerator.no_sync(model):
+                    result = model({**batch, "update": name, "seed": seed})
+                    batch.update(result.pop("carried", {}))
+                    accelerator.backward(result["loss"])
+                parts.append({key: loss.detach() for key, loss in result.items()})
+            accelerator.unscale_gradients(optimizer)
+            norm = clip_gradients(model, stage.clip)
             optimizer.step()
             optimizer.zero_grad()
-        return losses
+        # Where the loss scale was too large, the step was left out: its gradient is no sign of trouble.
+        self.norms[name] = torch.zeros_like(norm) if optimizer.step_was_skipped else norm
+        self.worst_norms[name] = torch.maximum(self.norms[name], self.worst_norms.get(name, self.norms[name]))
+        return {key: torch.stack([part[key] for part in parts]).mean() for key in parts[0]}
 
-    def _log_step(self, stage: StageConfig, losses: dict[str, torch.Tensor], bar: tqdm) -> None:
-        if self.progress.total % self.config.train.log_every:
-            return
-        values = {name: self.accelerator.reduce(loss.detach(), "mean").item() for name, loss in losses.items()}
-        if not all(value == value and abs(value) != float("inf") for value in values.values()):
-            raise FloatingPointError(
-                f"step {self.progress.total}: the loss is not finite: {values}; lower the learning rate"
-            )
-        bar.set_postfix(loss=f"{values['loss']:.3f}")
-        self._record({"stage": stage.name, "epoch": self.progress.epoch + 1, **values})
+    def _log_step(self, stage: StageConfig, losses: dict[str, dict[str, Tensor]], bar: tqdm) -> None:
+        """Record and judge the losses of an iteration, by update."""
+        values = {
+            update: {name: self.accelerator.reduce(part, "mean").item() for name, part in parts.items()}
+            for update, parts in losses.items()
+        }
+        totals = {update: parts.pop("loss") for update, parts in values.items()}
+        named = {name: value for parts in values.values() for name, value in parts.items()}
+        bar.set_postfix(loss=f"{sum(totals.values()):.3f}")
+        self._judge(totals)
+        where = {"stage": stage.name, "epoch": self.progress.epoch + 1}
+        self._record({**where, "loss": sum(totals.values()), **named})
+        norms = {update: norm.item() for update, norm in self.norms.items()}
+        self._record({**where, "losses": totals, "gradient_norms": norms})
+
+    def _judge(self, losses: dict[str, float]) -> None:
+        """Ask the guard about `losses` and the gradients since the last time."""
+        norms = {update: norm.item() for update, norm in self.worst_norms.items()}
+        self.worst_norms = {}
+        try:
+            self.guard.check(losses, norms)
+        except DivergenceError as error:
+            raise DivergenceError(f"step {self.progress.total}: {error}") from error
+
+    def _stopped(self, error: DivergenceError) -> DivergenceError:
+        """The error with what is left: the last good weights become the checkpoint, unless `keep` has the best ones."""
+        state = latest_state(self.directory)
+        if not state:
+            return DivergenceError(f"{error}; no state had been saved: lower the learning rate")
+        if self.config.train.keep == "last":
+            self.method.load_state_dict(safetensors.torch.load_file(state / "accelerate" / "model.safetensors"))
+            final = self.config.train.stages[-1]
+            metrics = self.after_epoch(final.name, final.epochs)
+            if self.accelerator.is_main_process:
+                self.save(metrics)
+        return DivergenceError(
+            f"{error}; the checkpoint in {self.directory} holds the last good weights: lower the learning rate and go "
+            f"on from {state.name} with --resume"
+        )
 
     def _record(self, entry: dict[str, Any]) -> None:
-        numbers = {key: value for key, value in entry.items() if not isinstance(value, str)}
-        self.accelerator.log({f"{entry['stage']}/{key}": value for key, value in numbers.items()}, self.progress.total)
+        self.accelerator.log(
+            {f"{entry['stage']}/{key}": value for key, value in entry.items() if not isinstance(value, str)},
+            self.progress.total,
+        )
         if self.accelerator.is_main_process:
             self.history.append({"total": self.progress.total, **entry})
 
     def _finish_epoch(self, stage: StageConfig) -> None:
+        self._judge({})
         progress = self.progress
         progress.epoch += 1
         progress.step = 0
@@ -178,36 +246,5 @@ class Trainer:
         self._save_state()
 
     def _save_state(self) -> None:
+        self._judge({})
         save_state(self.accelerator, self.directory, self.progress)
-
-
-def build_optimizer(method: Method, stage: StageConfig) -> torch.optim.Optimizer:
-    """SGD over the stage's parameter groups, each with its learning-rate multiplier.
-
-    Raises:
-        ValueError: a multiplier names no parameter group of the stage.
-    """
-    groups = method.parameter_groups(stage.name)
-    unknown = sorted(set(stage.multipliers) - set(groups))
-    if unknown:
-        raise ValueError(
-            f"stage {stage.name}: multiplier {unknown[0]!r} names no parameter group; valid: {', '.join(groups)}"
-        )
-    return torch.optim.SGD(
-        [
-            {"params": parameters, "lr": stage.learning_rate, "multiplier": stage.multipliers.get(name, 1.0)}
-            for name, parameters in groups.items()
-        ],
-        lr=stage.learning_rate,
-        momentum=stage.momentum,
-        nesterov=stage.nesterov,
-        weight_decay=stage.weight_decay,
-    )
-
-
-def set_learning_rate(optimizer: Any, stage: StageConfig, epoch: int, step: int) -> None:
-    """Set the rates of step `step` (from the stage's start): a function of the step alone, needing no state."""
-    decayed = stage.learning_rate * stage.decay ** sum(epoch >= milestone for milestone in stage.milestones)
-    warmup = min(1.0, (step + 1) / stage.warmup_steps) if stage.warmup_steps else 1.0
-    for group in optimizer.param_groups:
-        group["lr"] = decayed * warmup * group["multiplier"]

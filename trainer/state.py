@@ -1,9 +1,12 @@
 """What a run leaves behind to be resumed and read: progress, Accelerate's state, history."""
 
 import json
+import math
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from accelerate import Accelerator
@@ -87,3 +90,52 @@ class History:
         kept = [entry for entry in self.read() if entry["total"] <= total]
         if self.path.is_file():
             write_atomically(self.path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
+
+
+class DivergenceError(FloatingPointError):
+    """Training has diverged; the message says when, which loss, and what is left."""
+
+
+# A stage's first logged values of a loss say what is usual for it.
+USUAL_FROM = 10
+
+
+class DivergenceGuard:
+    """Notices that a stage diverges: a value that is not finite, or a loss far above what it was at first.
+
+    Args:
+        factor: a loss may be so many times the median of its first ten logged values, or of 1 if that is more; 0 = any.
+        entries: what the history has of the stage, so that a resumed run judges as an uninterrupted one.
+    """
+
+    def __init__(self, factor: float, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Learn what is usual from `entries`."""
+        self.factor = factor
+        self.first: dict[str, list[float]] = {}
+        for entry in entries:
+            for name, value in entry.get("losses", {}).items():
+                self._learn(name, value)
+
+    def check(self, losses: Mapping[str, float], gradient_norms: Mapping[str, float]) -> None:
+        """Judge the values of a logged step, by update.
+
+        Raises:
+            DivergenceError: they are those of a run that diverges.
+        """
+        for what, values in (("loss", losses), ("gradient norm", gradient_norms)):
+            for name, value in values.items():
+                if not math.isfinite(value):
+                    raise DivergenceError(f"the {what} of update {name!r} is {value}")
+        for name, value in losses.items():
+            self._learn(name, value)
+            usual = max(1.0, median(self.first[name]))
+            if self.factor and value > self.factor * usual:
+                raise DivergenceError(
+                    f"the loss of update {name!r} is {value:.4g}, more than {self.factor:g} times the {usual:.4g} of "
+                    "its first steps"
+                )
+
+    def _learn(self, name: str, value: float) -> None:
+        first = self.first.setdefault(name, [])
+        if len(first) < USUAL_FROM:
+            first.append(value)

@@ -135,19 +135,19 @@ def expand(sweep: SweepConfig, folder: Path, directory: Path, overrides: Sequenc
         ConfigError: an experiment or a value cannot be used.
     """
     runs = []
+    base, first = folder / sweep.config, sweep.shared_stages
     for seed in sweep.seeds:
         given = [*_flags({**sweep.set, "train.seed": seed}), *overrides]
         shared = directory / f"shared-seed={seed}"
-        if sweep.shared_stages:
-            runs.append(
-                _run(folder / sweep.config, shared, None, seed, [*given, *_stages(sweep, folder, given, shared)])
-            )
+        if first:
+            runs.append(_run(base, shared, None, seed, [*given, *_only_stages(base, given, slice(first))]))
         for row in sweep.rows or _grid_rows(sweep):
+            config = folder / row.config if row.config else base
             changes = [*given, *_flags(row.set)]
-            if sweep.shared_stages:
-                changes += _stages(sweep, folder, changes, shared, first=False)
-            where = directory / f"{_file_name(row.name)}-seed={seed}"
-            runs.append(_run(folder / (row.config or sweep.config), where, row, seed, changes))
+            if first:
+                changes += _only_stages(config, changes, slice(first, None))
+                changes += _flags({"train.initial": str(shared)})
+            runs.append(_run(config, directory / f"{_file_name(row.name)}-seed={seed}", row, seed, changes))
     return runs
 
 
@@ -169,12 +169,9 @@ def _grid_rows(sweep: SweepConfig) -> list[RowConfig]:
     return rows
 
 
-def _stages(sweep: SweepConfig, folder: Path, overrides: list[str], shared: Path, first: bool = True) -> list[str]:
-    """Flags that keep the shared stages alone, or the others and start from the shared weights."""
-    stages = [vars(stage) for stage in load_config(folder / sweep.config, overrides).train.stages]
-    if first:
-        return _flags({"train.stages": stages[: sweep.shared_stages]})
-    return _flags({"train.stages": stages[sweep.shared_stages :], "train.initial": str(shared)})
+def _only_stages(config: Path, overrides: Sequence[str], which: slice) -> list[str]:
+    """Flags that keep some of an experiment's stages."""
+    return _flags({"train.stages": [vars(stage) for stage in load_config(config, overrides).train.stages[which]]})
 
 
 def _flags(values: dict[str, Any]) -> list[str]:

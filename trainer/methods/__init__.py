@@ -4,7 +4,8 @@ from descry.trainer.methods.asmr import ASMR
 from descry.trainer.methods.method import Method
 from descry.trainer.methods.multitask import MultiTask
 from descry.trainer.methods.par_baseline import PARBaseline
+from descry.trainer.methods.sal import SAL
 
-METHODS: dict[str, type[Method]] = {"asmr": ASMR, "multitask": MultiTask, "par_baseline": PARBaseline}
+METHODS: dict[str, type[Method]] = {"asmr": ASMR, "multitask": MultiTask, "par_baseline": PARBaseline, "sal": SAL}
 
-__all__ = ["METHODS", "ASMR", "Method", "MultiTask", "PARBaseline"]
+__all__ = ["METHODS", "ASMR", "SAL", "Method", "MultiTask", "PARBaseline"]

@@ -1,5 +1,7 @@
 """What every method offers to the loop, the evaluation and the export."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -65,11 +67,37 @@ class Method(nn.Module):
         """Trained parameters of a stage by the name under which a config scales their learning rate."""
         raise NotImplementedError
 
-    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Losses of the current stage: `loss`, which is minimised, and named parts to log.
+    def updates(self, stage: str) -> dict[str, tuple[str, ...]]:
+        """The updates of one iteration of a stage, in order: each with the parameter groups that it may change.
+
+        Each has an optimizer of its own and sees what the updates before it changed. Most methods have one for all.
+        """
+        return {"all": tuple(self.parameter_groups(stage))}
+
+    @contextmanager
+    def updating(self, update: str) -> Iterator[None]:
+        """Inside, gradients reach exactly the parameters of one update of the current stage."""
+        groups = self.parameter_groups(self.stage)
+        changed = {id(parameter) for group in self.updates(self.stage)[update] for parameter in groups[group]}
+        resting = [parameter for group in groups.values() for parameter in group if id(parameter) not in changed]
+        for parameter in resting:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in resting:
+                parameter.requires_grad_(True)
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Losses of an update of the current stage: `loss`, which is minimised, and named parts to log.
 
         Args:
-            batch: `image` uint8 [B, 3, H, W] and `attributes` uint8 [B, N] (255 = unknown, gives no gradient).
+            batch: `image` uint8 [B, 3, H, W] and `attributes` uint8 [B, N] (255 = unknown, gives no gradient);
+                `update`, its name; `seed`, an integer that is the same on all processes; and what was carried over.
+
+        Returns:
+            Scalars; and under `carried`, if there is something to hand over, tensors without gradient by name, which
+            the batch of the iteration's later updates has.
         """
         raise NotImplementedError
 
