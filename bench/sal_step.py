@@ -7,15 +7,13 @@ of 105 attributes. The first row is the same modules written plainly: losses and
 """
 
 import argparse
-import json
 import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
+from apart import measure_apart, read_options
 from torch import Tensor
 
 from descry.trainer.backbones import Backbone, BackboneConfig
@@ -23,7 +21,7 @@ from descry.trainer.combinations import UnseenCombinations
 from descry.trainer.config import StageConfig
 from descry.trainer.datasets.peta_attributes import SCHEMAS
 from descry.trainer.labels import TrainingLabels
-from descry.trainer.machine import has_native_bfloat16, keep_memory
+from descry.trainer.machine import keep_memory
 from descry.trainer.methods import SAL, sal_updates
 from descry.trainer.optimizers import build_optimizers
 
@@ -101,27 +99,8 @@ def measure(options: argparse.Namespace, form: dict[str, bool]) -> tuple[float, 
     return float(np.median(seconds[2:])), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measure_apart(form: dict[str, bool]) -> tuple[float, float]:
-    """What `measure` says of `form`, in a process of its own."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--measure", json.dumps(form)]
-    seconds, megabytes = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return seconds, megabytes
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backbone", default="mobilenetv2_100")
-    parser.add_argument("--height", type=int, default=128)
-    parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.measure:
-        print(json.dumps(measure(options, json.loads(options.measure))))
-        return
-    print(f"{options.backbone}, {options.height} x {options.width}, batch {options.batch}")
-    print(f"{torch.get_num_threads()} threads; bfloat16 in hardware: {has_native_bfloat16()}")
+    options = read_options(__doc__.splitlines()[0], measure)
     first = 0.0
     for name, form in FORMS.items():
         seconds, megabytes = measure_apart(form)

@@ -7,20 +7,19 @@ of 105 attributes in 17 groups.
 """
 
 import argparse
-import json
 import resource
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from apart import measure_apart, read_options
 
 from descry.trainer.backbones import BackboneConfig
 from descry.trainer.datasets.peta_attributes import SCHEMAS
 from descry.trainer.labels import TrainingLabels
 from descry.trainer.losses import adaptive_semantic_margin, group_hamming
-from descry.trainer.machine import has_native_bfloat16, keep_memory
+from descry.trainer.machine import keep_memory
 from descry.trainer.methods import ASMR
 
 SCHEMA = SCHEMAS["peta"][0]
@@ -31,7 +30,6 @@ FORMS = {
     "bfloat16, glibc's defaults": {"bfloat16": True, "contiguous": False, "keep": False},
     "float32, as trained": {"bfloat16": False, "contiguous": False, "keep": True},
     "bfloat16, as trained": {"bfloat16": True, "contiguous": False, "keep": True},
-    "bfloat16, as trained, with the regulariser": {"bfloat16": True, "contiguous": False, "keep": True, "weight": 4.0},
 }
 
 
@@ -45,10 +43,8 @@ def distinct_rows() -> np.ndarray:
     return rows
 
 
-def seconds_per_step(options: argparse.Namespace, form: dict[str, float]) -> float:
-    """The median of `options.steps` steps after two warm-up steps."""
-    if form["keep"]:
-        keep_memory()
+def build_step(options: argparse.Namespace, form: dict[str, float]) -> Callable[[], float]:
+    """A function that makes one training step and returns its seconds."""
     torch.manual_seed(0)
     rows = distinct_rows()
     config = ASMR.Config(BackboneConfig(options.backbone), weight=form.get("weight", 0.0), temperature=8.5)
@@ -60,16 +56,34 @@ def seconds_per_step(options: argparse.Namespace, form: dict[str, float]) -> flo
     optimizer = torch.optim.SGD(method.parameters(), 1e-3, momentum=0.9, nesterov=True)
     images = torch.randint(0, 256, (options.batch, 3, options.height, options.width), dtype=torch.uint8)
     batch = {"image": images, "attributes": torch.from_numpy(rows[: options.batch])}
-    seconds = []
-    for _ in range(options.steps + 2):
+
+    def step() -> float:
         started = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=bool(form["bfloat16"])):
             loss = method(batch)["loss"]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        seconds.append(time.perf_counter() - started)
-    return float(np.median(seconds[2:]))
+        return time.perf_counter() - started
+
+    return step
+
+
+def seconds_per_step(options: argparse.Namespace, form: dict[str, float]) -> float:
+    """The median of `options.steps` steps after two warm-up steps."""
+    if form["keep"]:
+        keep_memory()
+    step = build_step(options, form)
+    return float(np.median([step() for _ in range(options.steps + 2)][2:]))
+
+
+def regulariser_ratio(options: argparse.Namespace) -> float:
+    """Seconds a step with the regulariser over those without, the two in turn."""
+    keep_memory()
+    form = {"bfloat16": True, "contiguous": False}
+    steps = build_step(options, form), build_step(options, {**form, "weight": 4.0})
+    seconds = np.array([[step() for step in steps] for _ in range(2 * options.steps)])[2:]
+    return float(np.median(seconds[:, 1] / seconds[:, 0]))
 
 
 def plain_margin(
@@ -99,35 +113,23 @@ def extra_megabytes(plain: bool) -> float:
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
-def measure_apart(what: str, arguments: list[str]) -> float:
-    """What `what` measures, in a process of its own."""
-    command = [sys.executable, __file__, *arguments, "--measure", what]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+def measure(options: argparse.Namespace, what: dict[str, float] | str) -> float:
+    """Seconds a step of a form, or what is known of the regulariser by name."""
+    if isinstance(what, dict):
+        return seconds_per_step(options, what)
+    return regulariser_ratio(options) if what == "ratio" else extra_megabytes(what == "all pairs at once")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backbone", default="mobilenetv2_100")
-    parser.add_argument("--height", type=int, default=128)
-    parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.measure:
-        what = json.loads(options.measure)
-        print(seconds_per_step(options, what) if isinstance(what, dict) else extra_megabytes(what))
-        return
-    print(f"{options.backbone}, {options.height} x {options.width}, batch {options.batch}")
-    print(f"{torch.get_num_threads()} threads; bfloat16 in hardware: {has_native_bfloat16()}")
-    seconds = {name: measure_apart(json.dumps(form), sys.argv[1:]) for name, form in FORMS.items()}
-    first = next(iter(seconds.values()))
-    for name, value in seconds.items():
-        print(f"{name:<46}{options.batch / value:>8.0f} images/s{first / value:>7.2f}")
-    *_, alone, both = seconds.values()
-    print(f"the regulariser makes a step {both / alone:.2f} times as long")
-    for name, plain in (("all pairs at once", True), ("blocks of rows", False)):
-        print(f"regulariser, {name}: {measure_apart(json.dumps(plain), []):.0f} MB more at the peak")
+    options = read_options(__doc__.splitlines()[0], measure)
+    first = 0.0
+    for name, form in FORMS.items():
+        seconds = measure_apart(form)
+        first = first or seconds
+        print(f"{name:<40}{options.batch / seconds:>8.0f} images/s{first / seconds:>7.2f}", flush=True)
+    print(f"with the regulariser a step takes {measure_apart('ratio'):.2f} times as long")
+    for name in ("all pairs at once", "blocks of rows"):
+        print(f"regulariser, {name}: {measure_apart(name):.0f} MB more at the peak")
 
 
 if __name__ == "__main__":

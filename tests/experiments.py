@@ -1,11 +1,15 @@
-"""Checkpoints that are trained in seconds, for the tests of what comes after training."""
+"""Experiments that train in seconds, and what they leave."""
 
 from pathlib import Path
+from typing import Any
 
+import safetensors.torch
+import torch
 import yaml
 
-from descry.trainer.config import load_config
+from descry.trainer.config import ExperimentConfig, load_config
 from descry.trainer.run import train
+from descry.trainer.state import History
 
 BACKBONE = {"name": "resnet18", "last_stride": 1}
 EXPERIMENT = {
@@ -34,15 +38,28 @@ STAGES = {
 }
 
 
+def configure(experiment: dict[str, Any], people: Path, directory: Path, *overrides: str) -> ExperimentConfig:
+    """An experiment on a folder of people that leaves its checkpoint in `directory`, read from a file beside it."""
+    path = directory.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump({**experiment, "data": {"name": "folder", "root": str(people)}}))
+    return load_config(path, [f"--train.directory={directory}", *overrides])
+
+
 def train_briefly(people: Path, directory: Path, method: str = "asmr") -> Path:
     """Train a method on a folder for a few steps; returns the checkpoint folder."""
-    path = directory.with_suffix(".yaml")
-    content = {
-        **EXPERIMENT,
+    changes = {
         "method": {"name": method, "backbone": BACKBONE},
         "train": {**EXPERIMENT["train"], "stages": STAGES[method]},
-        "data": {"name": "folder", "root": str(people)},
     }
-    path.write_text(yaml.safe_dump(content))
-    train(load_config(path, [f"--train.directory={directory}"]))
+    train(configure({**EXPERIMENT, **changes}, people, directory))
     return directory
+
+
+def weights_of(config: ExperimentConfig) -> dict[str, torch.Tensor]:
+    """The weights of a finished run by name."""
+    return safetensors.torch.load_file(Path(config.train.directory) / "model.safetensors")
+
+
+def history_of(config: ExperimentConfig) -> list[dict[str, Any]]:
+    """The lines of its `history.jsonl`."""
+    return History(Path(config.train.directory)).read()

@@ -3,13 +3,13 @@
 import pytest
 import torch
 import yaml
+from experiments import train_briefly
+from people import render_people
 from safetensors.torch import load_file
 
 from descry.trainer.checkpoint import CheckpointError, load_checkpoint, load_initial
 from descry.trainer.config import load_config
 from descry.trainer.run import train
-from tests.experiments import train_briefly
-from tests.people import render_people
 
 
 @pytest.fixture(scope="module")

@@ -6,15 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 import torch
 import yaml
 from accelerate import Accelerator
+from experiments import configure, history_of, weights_of
 from people import render_people
 from torch import nn
 
 from descry.trainer.checkpoint import load_checkpoint
-from descry.trainer.config import ExperimentConfig, StageConfig, TrainConfig, load_config
+from descry.trainer.config import ExperimentConfig, StageConfig, TrainConfig
 from descry.trainer.datasets import DataConfig, load_dataset
 from descry.trainer.labels import TrainingLabels
 from descry.trainer.loop import Trainer
@@ -39,20 +39,7 @@ def people(tmp_path_factory):
 
 @pytest.fixture
 def experiment(tmp_path, people):
-    def configure(directory: str, *overrides: str) -> ExperimentConfig:
-        path = tmp_path / "experiment.yaml"
-        path.write_text(yaml.safe_dump({**EXPERIMENT, "data": {"name": "folder", "root": str(people)}}))
-        return load_config(path, [f"--train.directory={tmp_path / directory}", *overrides])
-
-    return configure
-
-
-def weights_of(config):
-    return safetensors.torch.load_file(Path(config.train.directory) / "model.safetensors")
-
-
-def history_of(config):
-    return History(Path(config.train.directory)).read()
+    return lambda directory, *overrides: configure(EXPERIMENT, people, tmp_path / directory, *overrides)
 
 
 def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(experiment):

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from experiments import EXPERIMENT
+from people import render_people
 
 from descry.trainer import sweep
 from descry.trainer.config import load_config
 from descry.trainer.sweep_report import Measured, format_rows
-from tests.experiments import EXPERIMENT
-from tests.people import render_people
 
 SHIPPED = sorted((Path(__file__).parents[1] / "trainer" / "configs" / "sweeps").glob("*.yaml"))
 

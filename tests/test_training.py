@@ -7,17 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 import torch
 import yaml
+from experiments import configure, history_of, weights_of
 from people import render_people
 
 from descry.trainer import run
 from descry.trainer.checkpoint import CheckpointError, load_checkpoint, write_atomically
-from descry.trainer.config import load_config
 from descry.trainer.datasets import load_dataset
 from descry.trainer.run import train
-from descry.trainer.state import History
 from descry.trainer.transforms import CropDataset
 
 ROOT = Path(__file__).parents[1]
@@ -43,21 +41,7 @@ def people(tmp_path_factory):
 
 @pytest.fixture
 def experiment(tmp_path, people):
-    def configure(directory: str, *overrides: str):
-        content = {**EXPERIMENT, "data": {"name": "folder", "root": str(people)}}
-        path = tmp_path / "experiment.yaml"
-        path.write_text(yaml.safe_dump(content))
-        return load_config(path, [f"--train.directory={tmp_path / directory}", *overrides])
-
-    return configure
-
-
-def weights_of(config):
-    return safetensors.torch.load_file(Path(config.train.directory) / "model.safetensors")
-
-
-def history_of(config):
-    return History(Path(config.train.directory)).read()
+    return lambda directory, *overrides: configure(EXPERIMENT, people, tmp_path / directory, *overrides)
 
 
 @pytest.mark.parametrize("stop", [2, 4, 7, 10], ids=lambda stop: f"after_{stop}_steps")
@@ -221,8 +205,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 def test_the_command_line_reports_what_is_wrong(experiment, tmp_path, capsys):
-    path = tmp_path / "experiment.yaml"
     experiment("run")
+    path = tmp_path / "run.yaml"
     assert run.main(["--config", str(path), "--data.root=/nowhere"]) == 1
     assert "labels.csv does not exist" in capsys.readouterr().err
     assert run.main(["--config", str(path), "--train.stages.0.batch_size=5000"]) == 1

@@ -5,7 +5,6 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from descry.trainer.schema import UNKNOWN
 
@@ -132,7 +131,7 @@ def adaptive_semantic_margin(
     weights.
 
     The square is expanded, so that the sums of c, c - delta and (c - delta)^2 suffice. They are taken over blocks of
-    rows, which the backward pass computes again: memory grows with `block` x C, not with C x C.
+    rows, each from its first row on: no tensor of C x C, and half of the pairs' work.
 
     Args:
         categories: [C, D] embeddings of all training categories; normalised here.
@@ -149,13 +148,7 @@ def adaptive_semantic_margin(
     if count < 2:
         return unit.sum() * 0
     columns, weighted = _weighted_one_hot(group_labels, weights.to(unit.dtype))
-    sums = [
-        checkpoint(
-            _sums_over_pairs, unit, columns, weighted, start, block, temperature,
-            use_reentrant=False, preserve_rng_state=False,
-        )
-        for start in range(0, count, block)
-    ]  # fmt: skip
+    sums = [_sums_over_pairs(unit, columns, weighted, start, block, temperature) for start in range(0, count, block)]
     mean, difference, square = torch.stack(sums).sum(dim=0) / (count * (count - 1) / 2)
     return square - 2 * mean * difference + mean.square()
 
