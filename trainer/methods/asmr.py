@@ -52,6 +52,7 @@ class ASMR(Method):
 
     Config = ASMRConfig
     stages = ("pretrain", "align")
+    frozen_stages = ("align",)
 
     def __init__(
         self, config: ASMRConfig, schema: AttributeSchema, labels: TrainingLabels, load_weights: bool = True
@@ -88,13 +89,6 @@ class ASMR(Method):
             "classifiers": classifiers,
             "group_weights": [self.group_offsets] if self.config.weight else [],
         }
-
-    def train(self, mode: bool = True) -> "ASMR":
-        """As `nn.Module.train`, but the backbone's batch norms stay in evaluation mode in `align`."""
-        super().train(mode)
-        if mode and self.stage == "align" and self.config.freeze_batch_norm:
-            self.backbone.freeze_batch_norm()
-        return self
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """See `Method`: `classification`, and in `align` also `alignment` and `semantic_margin`."""

@@ -17,6 +17,7 @@ class Method(nn.Module):
     Attributes:
         Config: the frozen dataclass of its constants.
         stages: names of its stages, in order.
+        frozen_stages: those in which the config's `freeze_batch_norm` keeps the backbone's running statistics.
         stage: whose loss `forward` computes.
         backbone: the image network; its `network` is what an export may compute in bfloat16.
         embedding_size: D.
@@ -25,6 +26,8 @@ class Method(nn.Module):
 
     Config: ClassVar[type]
     stages: ClassVar[tuple[str, ...]]
+    frozen_stages: ClassVar[tuple[str, ...]] = ()
+    config: Any
     stage: str
     backbone: Backbone
     embedding_size: int
@@ -62,6 +65,17 @@ class Method(nn.Module):
         for parameters in self.parameter_groups(stage).values():
             for parameter in parameters:
                 parameter.requires_grad_(True)
+
+    def train(self, mode: bool = True) -> "Method":
+        """As `nn.Module.train`, but in a frozen stage the backbone's batch norms stay in evaluation mode."""
+        super().train(mode)
+        self.hold_statistics()
+        return self
+
+    def hold_statistics(self) -> None:
+        """In a frozen stage, put the backbone's batch norms into evaluation mode."""
+        if self.stage in self.frozen_stages and self.config.freeze_batch_norm:
+            self.backbone.freeze_batch_norm()
 
     def parameter_groups(self, stage: str) -> dict[str, list[nn.Parameter]]:
         """Trained parameters of a stage by the name under which a config scales their learning rate."""

@@ -137,6 +137,7 @@ class MultiTask(Method):
 
     Config = MultiTaskConfig
     stages = ("baseline", "joint")
+    frozen_stages = ("joint",)
     additional: Tensor
 
     def __init__(
@@ -182,13 +183,6 @@ class MultiTask(Method):
             "category": list(self.category_encoder.parameters()),
             "group_weights": [self.group_offsets] if self.config.weight else [],
         }
-
-    def train(self, mode: bool = True) -> "MultiTask":
-        """As `nn.Module.train`, but the backbone's batch norms stay in evaluation mode in `joint`."""
-        super().train(mode)
-        if mode and self.stage == "joint" and self.config.freeze_batch_norm:
-            self.backbone.freeze_batch_norm()
-        return self
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """See `Method`: `recognition`, and in `joint` also `alignment` and `semantic_margin`."""

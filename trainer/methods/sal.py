@@ -34,6 +34,7 @@ class SAL(Method):
 
     Config = SALConfig
     stages = ("image", "embed", "symbiosis", "synthesis", "alignment")
+    frozen_stages = stages[1:]
 
     def __init__(
         self, config: SALConfig, schema: AttributeSchema, labels: TrainingLabels, load_weights: bool = True
@@ -134,8 +135,7 @@ class SAL(Method):
         for name, modules in self.modules_by_group().items():
             for module in modules:
                 module.train(self.training and name in working)
-        if self.config.freeze_batch_norm and self.stage != "image":
-            self.backbone.freeze_batch_norm()
+        self.hold_statistics()
         with super().updating(update):
             yield
 
