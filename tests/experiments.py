@@ -26,6 +26,19 @@ EXPERIMENT = {
 }
 STAGES = {
     "asmr": EXPERIMENT["train"]["stages"],
+    "cerberus": [
+        {
+            "name": "end_to_end",
+            "epochs": 4,
+            "batch_size": 16,
+            "sampler": "identity",
+            "images_per_label": 2,
+            "optimizer": "adam",
+            "learning_rate": 0.001,
+            "warmup_steps": 4,
+            "schedule": "cosine",
+        }
+    ],
     "multitask": [
         {"name": "baseline", "epochs": 2, "batch_size": 16, "learning_rate": 0.01},
         {"name": "joint", "epochs": 2, "batch_size": 16, "learning_rate": 0.002, "multipliers": {"category": 10.0}},

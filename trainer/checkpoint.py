@@ -135,5 +135,10 @@ def _saved_labels(directory: Path, schema: AttributeSchema, weights: dict[str, t
         raise CheckpointError(
             f"{directory / WEIGHTS} was trained on another schema than {directory / SCHEMA}; keep the files together"
         )
-    unknown_ratios = torch.full((schema.size,), torch.nan)
-    return TrainingLabels(weights["categories"], weights["counts"], tuple(patterns), unknown_ratios)  # type: ignore[arg-type]
+    return TrainingLabels(
+        weights["categories"],
+        weights["counts"],
+        tuple(patterns),  # type: ignore[arg-type]
+        ratios=torch.full((schema.size,), torch.nan),
+        persons=weights.get("persons", torch.empty(0, dtype=torch.int64)),
+    )

@@ -14,6 +14,7 @@ from descry.trainer.sampling import SAMPLERS
 from descry.trainer.transforms import ImageConfig
 
 OPTIMIZERS = ("sgd", "adam")
+SCHEDULES = ("step", "cosine")
 
 
 class ConfigError(Exception):
@@ -30,9 +31,12 @@ class StageConfig:
         batch_size: images a process and forward pass; times processes and `accumulate` it is the effective batch.
         learning_rate: of parameter groups without a multiplier.
         multipliers: learning-rate factor by parameter group of the method.
+        schedule: `step`: the rate is multiplied by `decay` at `milestones`; `cosine`: also, after the warm-up, it falls
+            to 0 along half a cosine.
         milestones: epochs (from 0) at whose start the rate is multiplied by `decay`.
         optimizer: `sgd` with `momentum` and `nesterov`, or `adam` with `betas`.
         warmup_steps: optimizer steps of linear warm-up.
+        warmup_start: share of the rate that the warm-up begins with.
         clip: largest gradient norm; 0 = off.
         sampler: `plain` shuffling, or batches of whole persons (`identity`) or whole descriptions (`category`).
         images_per_label: K of the balanced samplers: images a batch holds of each of its persons or descriptions.
@@ -43,6 +47,7 @@ class StageConfig:
     batch_size: int = 64
     learning_rate: float = 0.01
     multipliers: dict[str, float] = field(default_factory=dict)
+    schedule: str = "step"
     milestones: tuple[int, ...] = ()
     decay: float = 0.1
     optimizer: str = "sgd"
@@ -51,6 +56,7 @@ class StageConfig:
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 5e-4
     warmup_steps: int = 0
+    warmup_start: float = 0.0
     clip: float = 0.0
     sampler: str = "plain"
     images_per_label: int = 4
@@ -208,6 +214,8 @@ def _check(config: ExperimentConfig) -> None:
             raise ConfigError(f"train.stages: sampler {stage.sampler!r} is not one of {', '.join(SAMPLERS)}")
         if stage.optimizer not in OPTIMIZERS:
             raise ConfigError(f"train.stages: optimizer {stage.optimizer!r} is not one of {', '.join(OPTIMIZERS)}")
+        if stage.schedule not in SCHEDULES:
+            raise ConfigError(f"train.stages: schedule {stage.schedule!r} is not one of {', '.join(SCHEDULES)}")
     for key, value, valid in (
         ("train.keep", config.train.keep, ("last", "best")),
         ("train.device", config.train.device, ("auto", "cpu")),

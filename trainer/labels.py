@@ -1,6 +1,6 @@
 """What the labels of a training split say: its person categories and the patterns inside each attribute group."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -20,20 +20,33 @@ class TrainingLabels:
         patterns: per group uint8 [K_g, size_g], the distinct values of the group (a choice: each value, and none if
             seen).
         ratios: float32 [N], share of ones among the known labels of each attribute.
+        persons: int64 [P], the known persons, ascending; empty = none is known.
+        appearances: uint8 [R, N], the distinct attribute vectors of each person, person after person; an image of an
+            unknown person stands for one.
+        owners: int64 [R], whose each is: one number a person.
     """
 
     categories: Tensor
     counts: Tensor
     patterns: tuple[Tensor, ...]
     ratios: Tensor
+    persons: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    appearances: Tensor = field(default_factory=lambda: torch.empty(0, 0, dtype=torch.uint8))
+    owners: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     @classmethod
-    def of(cls, attributes: np.ndarray, schema: AttributeSchema) -> "TrainingLabels":
+    def of(cls, attributes: np.ndarray, schema: AttributeSchema, persons: np.ndarray | None = None) -> "TrainingLabels":
         """Collect them from a label matrix uint8 [n, N] of 0, 1 and `UNKNOWN`.
+
+        Args:
+            attributes: one row an image.
+            schema: meaning of its columns.
+            persons: int64 [n], -1 where unknown; None = unknown of all.
 
         Raises:
             ValueError: no row has all attributes known.
         """
+        persons = np.full(len(attributes), -1) if persons is None else persons
         complete = attributes[(attributes != UNKNOWN).all(axis=1)]
         if not len(complete):
             raise ValueError(
@@ -43,7 +56,17 @@ class TrainingLabels:
         categories, counts = np.unique(complete, axis=0, return_counts=True)
         patterns = tuple(torch.from_numpy(_patterns(attributes[:, where], group.kind)) for group, where in schema)
         ratios = torch.from_numpy(positive_ratios(attributes)).float()
-        return cls(torch.from_numpy(categories), torch.from_numpy(counts), patterns, ratios)
+        owners = np.where(persons < 0, persons.max(initial=-1) + 1 + np.arange(len(persons)), persons)
+        pairs = np.unique(np.column_stack([owners, attributes]), axis=0)
+        return cls(
+            torch.from_numpy(categories),
+            torch.from_numpy(counts),
+            patterns,
+            ratios,
+            persons=torch.from_numpy(np.unique(persons[persons >= 0])).long(),
+            appearances=torch.from_numpy(pairs[:, 1:].astype(np.uint8)),
+            owners=torch.from_numpy(pairs[:, 0]).long(),
+        )
 
     def group_labels(self, attributes: Tensor) -> Tensor:
         """Index of each row's pattern inside each group: int64 [n, G]; `IGNORE` where an element is unknown."""
@@ -55,6 +78,14 @@ class TrainingLabels:
             ],
             dim=1,
         )
+
+    def person_labels(self, persons: Tensor) -> Tensor:
+        """Index of each of `persons` int64 [n] among the known ones: int64 [n]; `IGNORE` where it is none of them."""
+        known = self.persons.to(persons.device)
+        if not len(known):
+            return torch.full_like(persons, IGNORE)
+        place = torch.searchsorted(known, persons).clamp(max=len(known) - 1)
+        return torch.where(known[place] == persons, place, IGNORE)
 
     def category_labels(self, attributes: Tensor) -> Tensor:
         """Index of each row's category: int64 [n]; `IGNORE` where unknown or unseen."""

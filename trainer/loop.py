@@ -134,7 +134,7 @@ class Trainer:
                 if len(collected) < self.config.train.accumulate and progress.step < length:
                     continue
                 for optimizer in optimizers.values():
-                    set_learning_rate(optimizer, stage, progress.epoch, progress.epoch * length + progress.step - 1)
+                    set_learning_rate(optimizer, stage, progress.epoch * length + progress.step - 1, length)
                 losses = {name: self._update(stage, model, name, optimizers[name], collected) for name in optimizers}
                 size, collected = len(collected), []
                 if self._passed(self.config.train.log_every, size):

@@ -1,5 +1,6 @@
 """The optimizers of a stage, their learning rates, and what is done to gradients before a step."""
 
+import math
 from typing import Any
 
 import torch
@@ -48,9 +49,14 @@ def clip_gradients(model: nn.Module, limit: float) -> Tensor:
     return norm
 
 
-def set_learning_rate(optimizer: Any, stage: StageConfig, epoch: int, step: int) -> None:
+def set_learning_rate(optimizer: Any, stage: StageConfig, step: int, steps_per_epoch: int) -> None:
     """Set the rates of step `step` (from the stage's start): a function of the step alone, needing no state."""
-    decayed = stage.learning_rate * stage.decay ** sum(epoch >= milestone for milestone in stage.milestones)
-    warmup = min(1.0, (step + 1) / stage.warmup_steps) if stage.warmup_steps else 1.0
+    factor = 1.0
+    if step < stage.warmup_steps:
+        factor = stage.warmup_start + (1 - stage.warmup_start) * (step + 1) / stage.warmup_steps
+    elif stage.schedule == "cosine":
+        steps = stage.epochs * steps_per_epoch - stage.warmup_steps
+        factor = (1 + math.cos(math.pi * (step - stage.warmup_steps) / steps)) / 2
+    factor *= stage.decay ** sum(step // steps_per_epoch >= milestone for milestone in stage.milestones)
     for group in optimizer.param_groups:
-        group["lr"] = decayed * warmup * group["multiplier"]
+        group["lr"] = stage.learning_rate * factor * group["multiplier"]

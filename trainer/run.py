@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def train(config: ExperimentConfig, resume: bool = False) -> dict[str, Any]:
     for note in persons.notes:
         accelerator.print(f"{persons.name}: {note}", file=sys.stderr)
     training, validation = persons.subset("train"), persons.subset("val")
-    method = build_method(config, persons.schema, TrainingLabels.of(training.attributes, persons.schema))
+    labels = TrainingLabels.of(training.attributes, persons.schema, training.persons)
+    method = build_method(config, persons.schema, labels)
     if config.train.initial:
         kept = load_initial(method, Path(config.train.initial))
         note = f"not there, initialised anew: {', '.join(kept)}" if kept else "all of them"
@@ -91,9 +93,10 @@ def train(config: ExperimentConfig, resume: bool = False) -> dict[str, Any]:
 def validate(
     method: Method, persons: PersonDataset, config: ExperimentConfig, accelerator: Accelerator
 ) -> dict[str, Any]:
-    """Evaluate on `persons` and measure the fusion there."""
+    """Evaluate on `persons`; calibrate the method and measure the fusion there."""
     device, workers = accelerator.device, config.train.workers
     gallery = extract(method.to(device), persons, config.image, accelerator, workers, config.data.cache)
+    gallery = replace(gallery, scores=method.calibrate(gallery.embeddings, gallery.scores, gallery.attributes))
     return evaluate_search(method, gallery, None, config.fusion.par_weights)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from descry.trainer.datasets import dukemtmc, folder, market1501, pa100k, peta, synthetic, upar
 from descry.trainer.datasets.persons import DataConfig, DatasetError, PersonDataset, choose
-from descry.trainer.datasets.splits import hold_out
+from descry.trainer.datasets.splits import exclude_semantic_ids, hold_out
 
 DATASETS: dict[str, Callable[[DataConfig], PersonDataset]] = {
     "folder": folder.load,
@@ -26,7 +26,7 @@ PUBLISHED: dict[str, dict[tuple[str, str], dict[str, int | str]]] = {
 
 
 def load_dataset(config: DataConfig) -> PersonDataset:
-    """Read the dataset that `config.name` names, and hold out `config.validation` of its training images.
+    """Read the dataset that `config.name` names, and take from its training images what `config` says.
 
     Raises:
         DatasetError: the name is unknown, a file is missing, or a label is wrong; the message names file, row and
@@ -35,6 +35,8 @@ def load_dataset(config: DataConfig) -> PersonDataset:
     if not config.name:
         raise DatasetError(f"data.name is empty; it is one of {', '.join(DATASETS)}")
     persons = choose(DATASETS, config.name, "data.name")(config)
+    if config.unseen_sids:
+        persons = exclude_semantic_ids(persons, config.unseen_sids, config.split_seed)
     return hold_out(persons, config.validation, config.split_seed) if config.validation else persons
 
 

@@ -34,6 +34,7 @@ class DataConfig:
         protocol: name of the split, e.g. `sal`; empty = the dataset's first.
         validation: share of the training split to hold out as `val` (whole persons or whole categories, as the test
             split is drawn); 0 = the published split as it is.
+        unseen_sids: leave the training persons of so many semantic IDs of the test split out (Cerberus, Figure 7b).
         split_seed: seed of every split that this project draws.
         cache: folder of decoded pixels; empty = decode in every epoch.
         options: what one dataset alone needs, e.g. `persons` of the synthetic set.
@@ -45,6 +46,7 @@ class DataConfig:
     schema: str = ""
     protocol: str = ""
     validation: float = 0.0
+    unseen_sids: int = 0
     split_seed: int = 0
     cache: str = ""
     options: dict[str, int] = field(default_factory=dict)

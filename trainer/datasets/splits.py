@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from descry.trainer.datasets.persons import DatasetError, PersonDataset
+from descry.trainer.schema import PARTS, UNKNOWN
 
 
 def category_numbers(attributes: np.ndarray) -> np.ndarray:
@@ -54,6 +55,44 @@ def hold_out(dataset: PersonDataset, share: float, seed: int) -> PersonDataset:
     return replace(dataset, splits=splits, notes=(*dataset.notes, note))
 
 
+# A semantic ID of more training persons is never left out: what is missed then is the data, not the ID.
+RARE = 0.05
+
+
+def exclude_semantic_ids(dataset: PersonDataset, count: int, seed: int) -> PersonDataset:
+    """Leave the persons of `count` semantic IDs out of training, so that the test split has IDs unseen in training.
+
+    Cerberus, Figure 7(b). A semantic ID is a combination of the attributes of one body part. They are drawn, each with
+    the same probability, from those that the test split shares with training, there with 5 % of the persons at most.
+
+    Raises:
+        DatasetError: there are not so many.
+    """
+    training = dataset.splits == "train"
+    shown = _semantic_ids(dataset)
+    shared = np.intersect1d(shown[dataset.splits == "test"], shown[training])
+    persons = len(np.unique(dataset.persons[training]))
+    rare = [_persons_of(number, shown, dataset, training) <= RARE * persons for number in shared]
+    candidates = shared[np.array(rare) & (shared >= 0)]
+    if len(candidates) < count:
+        raise DatasetError(
+            f"data.unseen_sids: {count} semantic IDs cannot be left out: of those that test shares with training, "
+            f"{len(candidates)} are of at most {RARE:.0%} of its persons"
+        )
+    drawn = np.random.default_rng(seed).permutation(candidates)[:count]
+    excluded = training & np.isin(shown, drawn).any(axis=1)
+    left = len(np.unique(dataset.persons[training & ~excluded]))
+    note = (
+        f"{count} semantic IDs of the test split are left out of training (data.unseen_sids, seed {seed}): "
+        f"{excluded.sum()} images, {left} of {persons} persons left"
+    )
+    return replace(dataset.rows(np.flatnonzero(~excluded)), notes=(*dataset.notes, note))
+
+
+def _persons_of(number: int, shown: np.ndarray, dataset: PersonDataset, training: np.ndarray) -> int:
+    return len(np.unique(dataset.persons[training & (shown == number).any(axis=1)]))
+
+
 def category_aware_split(attributes: np.ndarray, seed: int) -> np.ndarray:
     """Split rows 72 % train, 8 % val, 20 % test so that half of each held-out part has categories unseen in training.
 
@@ -87,3 +126,16 @@ def category_aware_split(attributes: np.ndarray, seed: int) -> np.ndarray:
             if splits[row] == "train" and same.sum() > 1:
                 splits[row] = split
     return splits
+
+
+def _semantic_ids(dataset: PersonDataset) -> np.ndarray:
+    """Number of each row's semantic ID in each part, distinct over all parts: int64 [n, parts]; -1 where unknown."""
+    numbers, next_number = [], 0
+    for part in PARTS:
+        wheres = [np.r_[where] for group, where in dataset.schema if group.part == part]
+        if wheres:
+            columns = dataset.attributes[:, np.concatenate(wheres)]
+            own = category_numbers(columns)
+            numbers.append(np.where((columns == UNKNOWN).any(axis=1), -1, own + next_number))
+            next_number += own.max() + 1
+    return np.stack(numbers, axis=1)

@@ -123,9 +123,38 @@ class Method(nn.Module):
         """PAR scores [B, N] in 0..1 of features [B, F]."""
         raise NotImplementedError
 
+    def calibrate(self, embeddings: Tensor, scores: Tensor, attributes: Tensor) -> Tensor:
+        """Measure what turns similarities into probabilities, where a method has such constants.
+
+        Args:
+            embeddings: [n, D] of images, of the validation split where there is one.
+            scores: [n, N], their PAR scores so far.
+            attributes: uint8 [n, N], their labels; 255 = unknown.
+
+        Returns:
+            Their PAR scores [n, N] from now on.
+        """
+        return scores
+
     def encode_attributes(self, attributes: Tensor, known: Tensor) -> Tensor:
         """Unit query embedding [B, D] of a description; attributes and known are float [B, N] of 0 and 1."""
         raise NotImplementedError
+
+    def change_query(self, embedding: Tensor, attributes: Tensor, known: Tensor) -> Tensor:
+        """The query that asks for the person of a photo with some attributes changed: this one, but with a red top.
+
+        Without parts of the embedding that belong to attributes it is the photo's own: what is changed then reaches a
+        ranking through the PAR distance alone. Where nothing is stated, it is the photo's own with every method.
+
+        Args:
+            embedding: [B, D] of photos, from `encode_image`.
+            attributes: float [B, N] of 0 and 1, those after the change; ignored where not known.
+            known: float [B, N], 1 where stated.
+
+        Returns:
+            [B, D].
+        """
+        return embedding
 
 
 def check_options(config: Any, **valid: tuple[str, ...]) -> None:
