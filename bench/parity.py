@@ -1,6 +1,6 @@
 """Parity of the export over methods and backbones: eager float32 against TorchScript, as a markdown table.
 
-python bench/parity.py [--method asmr multitask par_baseline] [--backbone resnet50 pvt_v2_b2 mobilenetv2_100]
+python bench/parity.py [--method asmr cerberus …] [--backbone resnet50 pvt_v2_b2 mobilenetv2_100]
     [--precision float32 bfloat16] [--height 128 --width 64]
 """
 
@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from untrained import ROOT, untrained_checkpoint
 
-from descry.export.parity import BATCHES, ParityError, ParityRow, check_parity, measure_parity
+from descry.export.parity import BATCHES, DIFFERENCES, ParityError, ParityRow, check_parity, measure_parity
 from descry.export.scripted import PRECISIONS, script_models
+from descry.trainer.methods import METHODS
 
-METHODS = ("asmr", "multitask", "par_baseline")
 BACKBONES = ("resnet50", "pvt_v2_b2", "mobilenetv2_100")
 # Random weights where there is none of these files.
 WEIGHTS = {"mobilenetv2_100": ROOT / "weights" / "mobilenetv2_100_imagenet.safetensors"}
@@ -22,7 +22,7 @@ WEIGHTS = {"mobilenetv2_100": ROOT / "weights" / "mobilenetv2_100_imagenet.safet
 
 def worst(rows: list[ParityRow]) -> list[str]:
     """The largest differences and the least agreements over all batch sizes."""
-    differences = (max(getattr(row, name) for row in rows) for name in ("embedding", "scores", "query", "distance"))
+    differences = (max(getattr(row, name) for row in rows) for name in DIFFERENCES)
     agreements = (min(getattr(row, name) for row in rows) for name in ("top1", "top10"))
     return [*(f"{value:.1e}" for value in differences), *(f"{value:.3f}" for value in agreements)]
 
@@ -37,17 +37,15 @@ def verdict(rows: list[ParityRow], precision: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--method", nargs="+", default=METHODS)
+    parser.add_argument("--method", nargs="+", default=sorted(METHODS), choices=sorted(METHODS))
     parser.add_argument("--backbone", nargs="+", default=BACKBONES)
     parser.add_argument("--precision", nargs="+", default=list(PRECISIONS), choices=PRECISIONS)
     parser.add_argument("--height", type=int, default=128)
     parser.add_argument("--width", type=int, default=64)
     options = parser.parse_args()
     print(f"{options.height} x {options.width}, the worst of batches of {', '.join(map(str, BATCHES))}\n")
-    print(
-        "| method | backbone | weights | precision | embedding | scores | query | distance | top-1 | top-10 | export |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    names = ["method", "backbone", "weights", "precision", *DIFFERENCES, "top-1", "top-10", "export"]
+    print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
     for method in options.method:
         for backbone in options.backbone:
             torch.manual_seed(0)

@@ -23,14 +23,15 @@ def untrained_checkpoint(
 ) -> Checkpoint:
     """Write and load a checkpoint of random weights, `weights` of the backbone apart.
 
-    500 draws of the synthetic population are its training labels.
+    500 draws of the synthetic population, two a person, are its training labels.
     """
     generator = np.random.default_rng(0)
     rows = np.stack([draw_category(generator) for _ in range(500)])
     network = {"name": backbone, "last_stride": 1, "weights": weights}
     config = ExperimentConfig({"name": method, "backbone": network}, image=ImageConfig(height=height, width=width))
     fusion = {"par_weight": 0.2, "max_par": 3.0, "max_emb": 1.5}
-    save_checkpoint(folder, build_method(config, SCHEMA, TrainingLabels.of(rows, SCHEMA)), config, {"fusion": fusion})
+    labels = TrainingLabels.of(rows, SCHEMA, np.arange(len(rows)) // 2)
+    save_checkpoint(folder, build_method(config, SCHEMA, labels), config, {"fusion": fusion})
     return load_checkpoint(folder)
 
 

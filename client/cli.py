@@ -53,9 +53,9 @@ def build_parser() -> argparse.ArgumentParser:
     search.add_argument("statements", nargs="*", metavar="ATTRIBUTE=VALUE", help="see `descry schema`")
     search.set_defaults(run=commands.search, photo=None)
 
-    similar = verbs.add_parser("similar", parents=[server, query], help="rank the gallery by likeness to a photo")
+    similar = verbs.add_parser("similar", parents=[server, query], help="rank the gallery: like this photo, but …")
     similar.add_argument("photo", type=Path, metavar="IMAGE")
-    similar.add_argument("statements", nargs="*", metavar="ATTRIBUTE=VALUE")
+    similar.add_argument("statements", nargs="*", metavar="ATTRIBUTE=VALUE", help="what is not as in the photo")
     similar.set_defaults(run=commands.search)
 
     describe = verbs.add_parser("describe", parents=[server], help="read the attributes of a photo")

@@ -147,7 +147,11 @@ class SearchClient:
         par_weight: float | None = None,
         cameras: Sequence[str] | None = None,
     ) -> list[Hit]:
-        """Rank the gallery by likeness to a photo, and by a description where one is given; see `search`."""
+        """Rank the gallery by likeness to a photo, but with what `statements` say where they are given.
+
+        `{"upper_color": "red"}` asks for this person with a red top; what is not stated stays as in the photo. The rest
+        is as in `search`.
+        """
         stated = self.schema.parse(statements or {})
         query = self._query(stated, par_weight) | _ranking(k, cameras) | {"image": _text(image_bytes(image))}
         return self._hits(self._infer("similar_search", query), stated)

@@ -213,10 +213,11 @@ class TritonServer:
         with SearchClient(self.url, timeout=PROBE_SECONDS) as client:
             group = client.schema.groups[0]
             statement = {group.name: group.values[0]}
-            client.match(Image.new("RGB", (8, 16)), statement)
+            image = Image.new("RGB", (8, 16))
+            client.match(image, statement)
             client.delete([PROBED_ID])
             with suppress(GalleryEmpty):
-                client.search(statement, k=1)
+                client.similar(image, statement, k=1)
 
     def _complaints(self) -> list[str]:
         """What Descry's own models said in the log: why they refuse to load."""

@@ -15,7 +15,8 @@ from descry.trainer.transforms import resize
 
 BATCHES = (1, 2, 7, 32)
 QUERIES = 256
-# Largest difference in embedding, scores and fused distance, and least top-10 agreement, that an export may show.
+DIFFERENCES = ("embedding", "scores", "query", "changed", "distance")
+# Largest of these differences, and least top-10 agreement, that an export may show.
 TOLERANCES = {"float32": (1e-4, 0.99), "bfloat16": (0.1, 0.9)}
 
 
@@ -29,7 +30,8 @@ class ParityRow:
 
     Attributes:
         batch: images a call.
-        embedding, scores, query, distance: largest absolute difference.
+        embedding, scores, query, changed, distance: largest absolute difference; `query` is that of a description,
+            `changed` that of a photo with a description of what is to be changed.
         top1, top10: share of queries with the same first hit; mean share of common hits among the first ten.
     """
 
@@ -37,6 +39,7 @@ class ParityRow:
     embedding: float
     scores: float
     query: float
+    changed: float
     distance: float
     top1: float
     top10: float
@@ -50,8 +53,7 @@ def measure_parity(checkpoint: Checkpoint, models: list[Scripted]) -> list[Parit
     for batch in BATCHES:
         served = _chain({model.name: model.traced for model in models}, checkpoint, images, batch)
         top1, top10 = _agreement(eager["distance"], served["distance"])
-        names = ("embedding", "scores", "query", "distance")
-        differences = {name: float((eager[name] - served[name]).abs().max()) for name in names}
+        differences = {name: float((eager[name] - served[name]).abs().max()) for name in DIFFERENCES}
         rows.append(ParityRow(batch, **differences, top1=top1, top10=top10))
     return rows
 
@@ -63,9 +65,7 @@ def check_parity(rows: list[ParityRow], precision: str) -> None:
         ParityError: with the table and the next step.
     """
     largest, least = TOLERANCES[precision]
-    within = all(
-        max(row.embedding, row.scores, row.query, row.distance) <= largest and row.top10 >= least for row in rows
-    )
+    within = all(row.top10 >= least and all(getattr(row, name) <= largest for name in DIFFERENCES) for row in rows)
     if not within:
         advice = "report it" if precision == "float32" else "export with --precision float32"
         raise ParityError(
@@ -76,14 +76,10 @@ def check_parity(rows: list[ParityRow], precision: str) -> None:
 
 def format_parity(rows: list[ParityRow]) -> str:
     """The table as aligned text."""
-    lines = [
-        f"{'batch':>5}  {'embedding':>9}  {'scores':>9}  {'query':>9}  {'distance':>9}  {'top-1':>6}  {'top-10':>6}"
-    ]
-    lines += [
-        f"{row.batch:>5}  {row.embedding:>9.2e}  {row.scores:>9.2e}  {row.query:>9.2e}  {row.distance:>9.2e}"
-        f"  {row.top1:>6.3f}  {row.top10:>6.3f}"
-        for row in rows
-    ]
+    lines = ["  ".join(["batch", *(f"{name:>9}" for name in DIFFERENCES), " top-1", "top-10"])]
+    for row in rows:
+        differences = (f"{getattr(row, name):>9.2e}" for name in DIFFERENCES)
+        lines.append("  ".join([f"{row.batch:>5}", *differences, f"{row.top1:>6.3f}", f"{row.top10:>6.3f}"]))
     return "\n".join(lines)
 
 
@@ -97,14 +93,16 @@ def rendered_people(checkpoint: Checkpoint, count: int) -> Tensor:
 
 @torch.inference_mode()
 def _chain(models: dict[str, torch.nn.Module], checkpoint: Checkpoint, images: Tensor, batch: int) -> dict[str, Tensor]:
-    """Embeddings, scores, query embeddings and fused distances [Q, G], computed `batch` rows at a time."""
+    """Embeddings, scores, queries of descriptions and of photos changed by them, and fused distances [Q, G].
+
+    All but the distances are computed `batch` rows at a time.
+    """
     stated = _descriptions(checkpoint)
     encoded = [models["image_encoder"](part) for part in images.split(batch)]
     scores = torch.cat([models["par_head"](features) for _, features in encoded])
     embedding = torch.cat([unit for unit, _ in encoded])
-    query = torch.cat(
-        [models["attribute_encoder"](*part) for part in zip(*(side.split(batch) for side in stated), strict=True)]
-    )
+    query = _in_batches(models["attribute_encoder"], stated, batch)
+    photos = embedding[torch.arange(len(query)) % len(embedding)]
     pairs = [side.repeat_interleave(len(images), 0) for side in (query, *stated)]
     weight = torch.full((len(pairs[0]), 1), -1.0)
     repeated = [side.repeat(len(query), 1) for side in (embedding, scores)]
@@ -113,8 +111,13 @@ def _chain(models: dict[str, torch.nn.Module], checkpoint: Checkpoint, images: T
         "embedding": embedding,
         "scores": scores,
         "query": query,
+        "changed": _in_batches(models["change_query"], (photos, *stated), batch),
         "distance": distance.view(len(query), len(images)),
     }
+
+
+def _in_batches(model: torch.nn.Module, inputs: tuple[Tensor, ...], batch: int) -> Tensor:
+    return torch.cat([model(*part) for part in zip(*(side.split(batch) for side in inputs), strict=True)])
 
 
 def _descriptions(checkpoint: Checkpoint) -> tuple[Tensor, Tensor]:

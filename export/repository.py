@@ -19,33 +19,55 @@ class RepositoryError(ValueError):
 
 
 def write_repository(checkpoint: Checkpoint, models: list[Scripted], repository: Path) -> None:
-    """Put models, schema and fusion into `repository`, with the hand-written configs if they are missing.
+    """Put models, schema and fusion into `repository`, with the hand-written files that it lacks.
 
-    The files are written beside their places first and renamed together at the end.
+    All is written into a folder beside its place first and renamed at the end.
 
     Raises:
         RepositoryError: `repository` is a file, or a folder of other things.
     """
-    _provide_configs(repository)
-    written: list[tuple[Path, Path]] = []
-    try:
+    existing = (repository / SETTINGS / "config.pbtxt").is_file()
+    if not existing and repository.exists() and (not repository.is_dir() or any(repository.iterdir())):
+        raise RepositoryError(f"{repository} exists and is no Descry model repository; choose an empty or a new folder")
+    # On the same disk, and where no server looks for a model.
+    place = repository / SETTINGS if existing else repository.parent
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place, prefix=".export-") as folder:
+        made = Path(folder) / "repository"
+        _copy_hand_written(made)
         for model in models:
-            target = repository / model.name / "1" / "model.pt"
-            target.parent.mkdir(exist_ok=True)
-            model.save(_beside(target, written))
-        for name, text in (("schema.json", checkpoint.schema.to_json()), ("fusion.json", _fusion(checkpoint))):
-            _beside(repository / SETTINGS / name, written).write_text(text, encoding="utf-8")
-        for temporary, target in written:
-            os.replace(temporary, target)
-    finally:
-        for temporary, _ in written:
-            temporary.unlink(missing_ok=True)
+            model.save(made / model.name / "1" / "model.pt")
+        (made / SETTINGS / "schema.json").write_text(checkpoint.schema.to_json(), encoding="utf-8")
+        (made / SETTINGS / "fusion.json").write_text(_fusion(checkpoint), encoding="utf-8")
+        if existing:
+            _update(repository, made)
+        else:
+            if repository.exists():
+                repository.rmdir()
+            made.rename(repository)
 
 
-def _beside(target: Path, written: list[tuple[Path, Path]]) -> Path:
-    temporary = target.with_name(target.name + ".partial")
-    written.append((temporary, target))
-    return temporary
+def _copy_hand_written(target: Path) -> None:
+    source = Path(str(resources.files("descry.model_repository")))
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.pt", "*.json", "__init__.py", "__pycache__"))
+
+
+def _update(repository: Path, made: Path) -> None:
+    """Move into `repository` the models of `made` that it lacks, then the files that an export replaces."""
+    for model in made.iterdir():
+        if not (repository / model.name).exists():
+            model.rename(repository / model.name)
+    for source in [path for path in made.rglob("*") if path.is_file()]:
+        target = repository / source.relative_to(made)
+        if not target.exists() or _is_replaced(source):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(source, target)
+
+
+def _is_replaced(path: Path) -> bool:
+    """Whether an export made a file, or it is an ensemble, which joins models; others may hold a server's settings."""
+    made = path.suffix in (".pt", ".json")
+    return made or (path.name == "config.pbtxt" and 'platform: "ensemble"' in path.read_text(encoding="utf-8"))
 
 
 def _fusion(checkpoint: Checkpoint) -> str:
@@ -59,20 +81,3 @@ def _fusion(checkpoint: Checkpoint) -> str:
         "image_size": [image.height, image.width],
     }
     return json.dumps(content, indent=2) + "\n"
-
-
-def _provide_configs(repository: Path) -> None:
-    if (repository / SETTINGS / "config.pbtxt").is_file():
-        return
-    if repository.exists() and (not repository.is_dir() or any(repository.iterdir())):
-        raise RepositoryError(f"{repository} exists and is no Descry model repository; choose an empty or a new folder")
-    repository.parent.mkdir(parents=True, exist_ok=True)
-    source = Path(str(resources.files("descry.model_repository")))
-    with tempfile.TemporaryDirectory(dir=repository.parent, prefix=".repository-") as folder:
-        configs = Path(folder) / "repository"
-        shutil.copytree(
-            source, configs, ignore=shutil.ignore_patterns("*.pt", "*.json", "__init__.py", "__pycache__", "*.partial")
-        )
-        if repository.exists():
-            repository.rmdir()
-        configs.rename(repository)

@@ -1,4 +1,4 @@
-"""The four TorchScript models of a method: tensors in, a tuple of tensors out, any batch size, no device inside."""
+"""The five TorchScript models of a method: tensors in, a tuple of tensors out, any batch size, no device inside."""
 
 import copy
 import json
@@ -62,6 +62,20 @@ class AttributeEncoder(nn.Module):
         return self.method.encode_attributes(attributes, known)
 
 
+class ChangeQuery(nn.Module):
+    """Embedding [B, D] of a photo, attributes and known [B, N] -> query [B, D] of this photo with those changed."""
+
+    def __init__(self, method: Method) -> None:
+        """Wrap the method."""
+        super().__init__()
+        self.method = method
+
+    def forward(self, embedding: Tensor, attributes: Tensor, known: Tensor) -> Tensor:
+        """See the class."""
+        # A copy: Triton's C++ backend frees the inputs before it reads the outputs.
+        return self.method.change_query(embedding, attributes, known).clone()
+
+
 class FuseDistances(nn.Module):
     """Query [B, D], attributes, known [B, N], weight [B, 1], embedding [B, D], scores [B, N] -> distances and terms.
 
@@ -116,6 +130,7 @@ def script_models(checkpoint: Checkpoint, precision: str) -> list[Scripted]:
         _script("image_encoder", ImageEncoder(method, "float32"), ImageEncoder(method, precision), (images,)),
         _script("par_head", ParHead(method), ParHead(method), (features,)),
         _script("attribute_encoder", AttributeEncoder(method), AttributeEncoder(method), (attributes, known)),
+        _script("change_query", ChangeQuery(method), ChangeQuery(method), (embedding, attributes, known)),
         _script("fuse_distances", FuseDistances(fusion), FuseDistances(fusion), distances),
     ]
 

@@ -142,3 +142,20 @@ def test_the_command_line_draws_the_ranking(served, people, tmp_path, capsys):
     assert len(capsys.readouterr().out.strip().splitlines()) >= 5
     with Image.open(picture) as image:
         assert image.width > 200
+
+
+@torch.inference_mode()
+def test_a_photo_with_a_change_ranks_as_in_pytorch(served, eager, people):
+    """This person, but with another top."""
+    checkpoint, persons, gallery = eager
+    where = checkpoint.schema.slices["upper_color"]
+    other = next(row for row in persons.attributes if (row[where] != persons.attributes[7][where]).any())
+    known = torch.zeros(1, checkpoint.schema.size)
+    known[:, where] = 1
+    stated = torch.from_numpy(other[None]).float() * known
+    query = checkpoint.method.change_query(gallery.embeddings[7:8], stated, known)
+    fusion = Fusion(**checkpoint.metrics["fusion"])
+    parts = par_distances(stated, known, gallery.scores), embedding_distances(query, gallery.embeddings)
+    said = statements(checkpoint.schema, np.where(known[0] > 0, other, 255).astype(np.uint8))
+    hits = served.similar(persons.images[7], said, k=len(persons))
+    assert_same_ranking(hits, fuse(*parts, fusion)[0].numpy(), ids_of(people, persons))

@@ -1,6 +1,7 @@
 """Export of a briefly trained ASMR: parity, refusal, and a repository that is whole or absent."""
 
 import json
+import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,11 @@ import torch
 
 from descry.export import __main__ as command
 from descry.export import parity, repository
-from descry.export.parity import BATCHES, ParityError, check_parity, measure_parity
-from descry.export.scripted import ImageEncoder, script_models
+from descry.export.parity import BATCHES, DIFFERENCES, ParityError, ParityRow, check_parity, measure_parity
+from descry.export.scripted import ChangeQuery, ImageEncoder, script_models
 from descry.trainer.checkpoint import load_checkpoint
 
-MODELS = ("image_encoder", "par_head", "attribute_encoder", "fuse_distances")
+MODELS = ("image_encoder", "par_head", "attribute_encoder", "change_query", "fuse_distances")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def test_an_export_holds_models_schema_and_fusion(trained, exported):
     assert fusion["model_digest"] == checkpoint.digest
     assert fusion["embedding_size"] == 128 and fusion["image_size"] == [64, 32]
     assert fusion["max_par"] == checkpoint.metrics["fusion"]["max_par"]
-    assert not list(exported.rglob("*.partial"))
+    assert not list(exported.rglob(".export-*")) and not list(exported.parent.glob(".export-*"))
 
 
 def test_an_export_states_its_parity(trained, exported):
@@ -51,6 +52,20 @@ def test_a_model_carries_its_inputs_and_takes_any_batch(exported, name):
         outputs = module(*inputs)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     assert all(len(output) == 3 for output in outputs)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_fits_what_the_cpp_backend_asks(exported, name):
+    """As many arguments as the config has inputs, used or not; and no output that is an input, which it frees first."""
+    module = torch.jit.load(exported / name / "1" / "model.pt", _extra_files=(extra := {"inputs.json": ""}))
+    inputs = [torch.zeros(2, *shape, dtype=getattr(torch, kind)) for kind, shape in json.loads(extra["inputs.json"])]
+    config = (exported / name / "config.pbtxt").read_text()
+    assert len(module.forward.schema.arguments) - 1 == config.count('"INPUT__') == len(inputs)
+    with torch.no_grad():
+        outputs = module(*inputs)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    assert len(outputs) == config.count('"OUTPUT__')
+    assert not {output.data_ptr() for output in outputs} & {tensor.data_ptr() for tensor in inputs}
 
 
 def devices_in(module) -> list[str]:
@@ -94,16 +109,65 @@ def test_a_model_that_computes_something_else_is_refused(trained, tmp_path, monk
     assert not target.exists()
 
 
-def test_a_full_disk_leaves_the_old_export(trained, exported, monkeypatch, capsys):
-    before = {path: path.read_bytes() for path in exported.rglob("*") if path.is_file()}
+def test_another_query_of_a_photo_is_refused(trained):
+    class Wrong(ChangeQuery):
+        def forward(self, embedding, attributes, known):
+            return super().forward(embedding, attributes, known) + 0.5
+
+    checkpoint = load_checkpoint(trained)
+    wrong = Wrong(checkpoint.method)
+    models = [
+        replace(model, eager=wrong) if model.name == "change_query" else model
+        for model in script_models(checkpoint, "float32")
+    ]
+    with pytest.raises(ParityError, match=r"embedding +scores +query +changed +distance"):
+        check_parity(measure_parity(checkpoint, models), "float32")
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_a_difference_that_is_no_number_is_refused(name):
+    row = ParityRow(1, **dict.fromkeys(DIFFERENCES, 0.0), top1=1.0, top10=1.0)
+    check_parity([row], "float32")
+    with pytest.raises(ParityError):
+        check_parity([row, replace(row, **{name: float("nan")})], "float32")
+
+
+@pytest.fixture
+def earlier(exported, tmp_path) -> Path:
+    """A repository of the time before `change_query`, with a setting of its own, and without one of its files."""
+    repository = shutil.copytree(exported, tmp_path / "models")
+    shutil.rmtree(repository / "change_query")
+    (repository / "par_head" / "configs" / "local.pbtxt").unlink()
+    search = repository / "similar_search" / "config.pbtxt"
+    search.write_text(search.read_text().replace("change_query", "absent"))
+    settings = repository / "gallery_search" / "config.pbtxt"
+    settings.write_text(settings.read_text().replace("/gallery/gallery.sqlite", "/mine.sqlite"))
+    (repository / "par_head" / "1" / "model.pt").write_bytes(b"old")
+    return repository
+
+
+def test_an_earlier_repository_gets_what_it_lacks_and_keeps_its_settings(trained, exported, earlier):
+    assert command.main([str(trained), "--repository", str(earlier), "--precision", "float32"]) == 0
+    for path in (path for path in exported.rglob("*") if path.is_file()):
+        ours = (earlier / path.relative_to(exported)).read_bytes()
+        if path.parent.name == "gallery_search" and path.name == "config.pbtxt":
+            assert b"/mine.sqlite" in ours
+        elif path.suffix != ".pt":
+            assert ours == path.read_bytes(), path
+    assert all(torch.jit.load(earlier / name / "1" / "model.pt") for name in MODELS)
+    assert not list(earlier.rglob(".export-*"))
+
+
+def test_a_full_disk_leaves_the_earlier_export(trained, earlier, monkeypatch, capsys):
+    before = {path: path.is_file() and path.read_bytes() for path in earlier.rglob("*")}
 
     def full(source, target):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(repository.json, "dumps", lambda *_, **__: full(None, None))
-    assert command.main([str(trained), "--repository", str(exported), "--precision", "float32"]) == 1
+    assert command.main([str(trained), "--repository", str(earlier), "--precision", "float32"]) == 1
     assert "No space left on device" in capsys.readouterr().err
-    assert {path: path.read_bytes() for path in exported.rglob("*") if path.is_file()} == before
+    assert {path: path.is_file() and path.read_bytes() for path in earlier.rglob("*")} == before
 
 
 def test_a_folder_of_other_things_is_refused(trained, tmp_path, capsys):

@@ -115,6 +115,27 @@ def test_what_is_unknown_moves_neither_the_query_nor_the_distances(name, stated,
         assert torch.equal(ours, theirs)
 
 
+def test_saying_nothing_leaves_the_query_of_a_photo_as_it_is(name):
+    method, embeddings, _ = trained(name)
+    stated = torch.from_numpy(training_rows(4)).float()
+    with torch.no_grad():
+        changed = method.change_query(embeddings, stated, torch.zeros_like(stated))
+    assert torch.equal(changed, embeddings)
+
+
+@few
+@given(stated=descriptions, known=masks)
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_what_is_unknown_moves_no_query_of_a_photo(name, stated, known):
+    method, embeddings, _ = trained(name)
+    flipped = torch.where(known > 0, stated, 1 - stated)
+    with torch.no_grad():
+        first, other = (
+            method.change_query(embeddings, bits.expand(4, -1), known.expand(4, -1)) for bits in (stated, flipped)
+        )
+    assert first.shape == embeddings.shape and torch.equal(first, other)
+
+
 def test_a_complete_description_ignores_the_training_counts(name):
     """Whatever completes a partial description says nothing about a complete one."""
     method, _, _ = trained(name)
@@ -127,10 +148,26 @@ def test_a_complete_description_ignores_the_training_counts(name):
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
 
 
+def nearest_prototypes(method):
+    """Cerberus, section 3.3: of each part the unit prototype of the semantic ID that a complete description has."""
+
+    def encode(stated):
+        units = [
+            functional.normalize(space.prototypes, dim=1)[space.labels(stated.to(torch.uint8))]
+            for space in method.spaces
+        ]
+        return torch.cat(units, dim=1)
+
+    return encode
+
+
+ENCODERS = {"par_baseline": lambda method: lambda bits: 2 * bits - 1, "cerberus": nearest_prototypes}
+
+
 def test_stating_everything_gives_the_ranking_of_the_paper(name):
     """D = D_MA / max D_MA + 0.2 D_PAR / max D_PAR in float64, of the encoder's own embedding and every attribute."""
     method, embeddings, scores = trained(name)
-    encode = (lambda bits: 2 * bits - 1) if name == "par_baseline" else method.category_encoder
+    encode = ENCODERS.get(name, lambda method: method.category_encoder)(method)
     stated = torch.from_numpy(training_rows(20)).float()
     known = torch.ones_like(stated)
     with torch.no_grad():

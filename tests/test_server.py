@@ -38,7 +38,7 @@ def client(server: TritonServer) -> Iterator[triton.InferenceServerClient]:
 @pytest.fixture(scope="module")
 def modules(repository: Path) -> dict[str, torch.jit.ScriptModule]:
     """The served files, run in this process."""
-    names = ("image_encoder", "par_head", "attribute_encoder", "fuse_distances")
+    names = ("image_encoder", "par_head", "attribute_encoder", "change_query", "fuse_distances")
     return {name: torch.jit.load(repository / name / "1" / "model.pt") for name in names}
 
 
@@ -91,7 +91,7 @@ def ranking(k: int, cameras: list[str] | None = None, rows: int = 1) -> dict[str
 
 
 def test_every_model_is_ready(server, client):
-    assert len(server.models) == 13
+    assert len(server.models) == 14
     assert all(client.is_model_ready(model) for model in server.models)
 
 
@@ -169,8 +169,11 @@ def test_search_equals_the_modules(client, modules, indexed, model, weight):
     tensors = [torch.from_numpy(query[name]) for name in ("attributes", "known", "par_weight")]
     embedding, scores = described(modules, indexed)
     with torch.inference_mode():
-        stated = modules["attribute_encoder"](*tensors[:2]) if model == "attribute_search" else embedding[3:4]
-        columns = [values.expand(12, -1) for values in (stated, *tensors)]
+        if model == "attribute_search":
+            sought = modules["attribute_encoder"](*tensors[:2])
+        else:
+            sought = modules["change_query"](embedding[3:4], *tensors[:2])
+        columns = [values.expand(12, -1) for values in (sought, *tensors)]
         distance, par, apart, terms = modules["fuse_distances"](*columns, embedding, scores)
     order = np.argsort(distance[:, 0].numpy())[:5]
     given = {"image": texts(indexed[3])} if model == "similar_search" else {}
@@ -182,6 +185,31 @@ def test_search_equals_the_modules(client, modules, indexed, model, weight):
         np.testing.assert_allclose(answer[name][0], values[order, 0], atol=2e-5)
     np.testing.assert_allclose(answer["terms"][0], terms[order], atol=1e-5)
     np.testing.assert_allclose(answer["scores"][0], scores[order], atol=1e-5)
+
+
+def test_what_is_stated_changes_the_query_of_a_photo_and_nothing_leaves_it(client, modules, indexed):
+    """Three rows of one request: the photo as it is, a gender, and a colour, which the tiny model does not use."""
+    query = description(2, rows=3)
+    query["known"][:] = 0
+    query["known"][1, 0] = query["known"][2, 2:5] = 1
+    answer = ask(
+        client,
+        "similar_search",
+        image=texts(*[indexed[3]] * 3),
+        **query,
+        **ranking(12, ["people-0", "people-1"], rows=3),
+    )
+    embedding, _ = described(modules, indexed)
+    photo, tensors = embedding[3:4].expand(3, -1), [torch.from_numpy(query[name]) for name in ("attributes", "known")]
+    with torch.inference_mode():
+        sought = modules["change_query"](photo, *tensors)
+    assert (sought[1] - photo[1]).abs().max() > 0.1
+    for row, cosines in enumerate([photo[0] @ embedding.T, sought[1] @ embedding.T, photo[2] @ embedding.T]):
+        apart = (1 - cosines) / FUSION["max_emb"]
+        found = [int(id.decode().removeprefix("people/")) for id in answer["ids"][row]]
+        np.testing.assert_allclose(answer["embedding_distances"][row], apart[found], atol=2e-5)
+    assert answer["ids"][0, 0] == b"people/3" and answer["embedding_distances"][0, 0] == pytest.approx(0, abs=2e-5)
+    assert not answer["par_distances"][0].any() and answer["par_distances"][1:].all()
 
 
 def test_a_batch_is_padded_to_its_longest_row(client, indexed):
@@ -280,6 +308,11 @@ def large_png(width: int, height: int) -> bytes:
             "NaN or infinity",
         ),
         ("attribute_search", description(6) | ranking(1) | {"known": np.full((1, 7), 0.5, np.float32)}, "0 or 1"),
+        (
+            "similar_search",
+            description(6) | ranking(1) | {"image": texts(photo(1)), "known": np.ones((1, 3), np.float32)},
+            "got [3]",
+        ),
         ("attribute_search", description(6) | ranking(0), "k must be 1 to 10000, got 0"),
         ("attribute_search", description(6, 11) | ranking(10_000, rows=11), "exceed 100000 hits a request"),
         (

@@ -62,6 +62,20 @@ class AttributeEncoder(nn.Module):
         return functional.normalize(self.embedding((2 * attributes - 1) * known))
 
 
+class ChangeQuery(nn.Module):
+    """The first half comes from the description where it states one of the first two groups, else from the photo."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.half: int = EMBEDDING // 2
+        self.described = nn.Linear(2, self.half)
+
+    def forward(self, embedding: Tensor, attributes: Tensor, known: Tensor) -> Tensor:
+        signs = ((2 * attributes - 1) * known)[:, :2]
+        first = torch.where(signs.any(1, keepdim=True), self.described(signs), embedding[:, : self.half])
+        return functional.normalize(torch.cat([first, embedding[:, self.half :]], dim=1))
+
+
 class FuseDistances(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -87,6 +101,7 @@ MODELS = {
         FuseDistances,
         [["float32", [size]] for size in (EMBEDDING, ATTRIBUTES, ATTRIBUTES, 1, EMBEDDING, ATTRIBUTES)],
     ),
+    "change_query": (ChangeQuery, [["float32", [size]] for size in (EMBEDDING, ATTRIBUTES, ATTRIBUTES)]),
 }
 
 

@@ -141,4 +141,5 @@ def _saved_labels(directory: Path, schema: AttributeSchema, weights: dict[str, t
         tuple(patterns),  # type: ignore[arg-type]
         ratios=torch.full((schema.size,), torch.nan),
         persons=weights.get("persons", torch.empty(0, dtype=torch.int64)),
+        appearances=torch.empty(0, schema.size, dtype=torch.uint8),
     )

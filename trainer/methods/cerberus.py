@@ -192,11 +192,10 @@ class Cerberus(Method):
 
     def change_query(self, embedding: Tensor, attributes: Tensor, known: Tensor) -> Tensor:
         """See `Method`: the stated parts come from the prototypes, the others from the photo."""
-        parts = embedding.split(self.config.part_size, dim=1)
-        root = len(parts) ** 0.5
-        changed = [
-            space.changed(rows * root, attributes, known) / root for space, rows in zip(self.spaces, parts, strict=True)
-        ]
+        changed = []
+        for space, rows in zip(self.spaces, embedding.split(self.config.part_size, dim=1), strict=True):
+            prototype, stated = space.changed(F.normalize(rows, dim=1), attributes, known)
+            changed.append(torch.where(stated, prototype / len(self.parts) ** 0.5, rows))
         return torch.cat(changed, dim=1)
 
     def part_attention(self, images: Tensor) -> Tensor:

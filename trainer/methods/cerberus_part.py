@@ -95,14 +95,14 @@ class PartSpace(nn.Module):
         weights = agreeing * (self.persons.to(attributes.dtype) + UNSEEN_PERSONS)
         return self._mean_prototype(weights), stated
 
-    def changed(self, units: Tensor, attributes: Tensor, known: Tensor) -> Tensor:
-        """Representations [B, d] as they are where nothing of the part is stated; else the prototype of the change.
+    def changed(self, units: Tensor, attributes: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """As `query`, of a description that changes the photo with unit representations [B, d].
 
         The agreeing prototypes are weighted by how well they fit the photo: a red top stays as long as it was.
         """
         agreeing, stated = self._agreeing(attributes, known)
         logits = (self.scale * self._cosines(units)).masked_fill(~agreeing, -torch.inf)
-        return torch.where(stated, self._mean_prototype(logits.softmax(dim=1)), units)
+        return self._mean_prototype(logits.softmax(dim=1)), stated
 
     @torch.no_grad()
     def calibrate(self, units: Tensor, attributes: Tensor) -> None:

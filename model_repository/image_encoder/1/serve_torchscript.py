@@ -1,4 +1,4 @@
-"""Serves a model's `1/model.pt` through the Python backend on CPU; the four TorchScript models' local configs name it.
+"""Serves a model's `1/model.pt` through the Python backend on CPU; the five TorchScript models' local configs name it.
 
 NVIDIA's container serves the same files through its C++ backend instead and does not read this one.
 """
