@@ -64,7 +64,9 @@ def test_seen_combinations_are_those_of_training():
 
 
 def test_a_part_with_too_many_combinations_is_refused():
-    with pytest.raises(ValueError, match="the part 'upper' of pairs has 8 legal combinations of its attributes, more than 7"):
+    with pytest.raises(
+        ValueError, match="the part 'upper' of pairs has 8 legal combinations of its attributes, more than 7"
+    ):
         semantic_ids(PAIRS, LABELS, limit=7)
 
 

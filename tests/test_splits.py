@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 from benchmarks import make_market
 
-from descry.trainer.datasets import DataConfig, DatasetError, load_dataset
-from descry.trainer.datasets.splits import category_aware_split, category_numbers, hold_out, split_persons
+from descry.trainer.datasets import DataConfig, DatasetError, PersonDataset, load_dataset
+from descry.trainer.datasets.splits import (
+    category_aware_split,
+    category_numbers,
+    exclude_semantic_ids,
+    hold_out,
+    split_persons,
+)
+from descry.trainer.schema import AttributeGroup, AttributeSchema
 
 
 def test_category_aware_split_has_seen_and_unseen_test_categories():
@@ -69,3 +76,29 @@ def test_rows_of_another_length_than_the_images_are_refused(tmp_path):
 def test_an_unknown_dataset_is_named():
     with pytest.raises(DatasetError, match="'cuhk' is not one of folder, synthetic, market1501, dukemtmc, peta"):
         load_dataset(DataConfig(name="cuhk"))
+
+
+def test_persons_of_rare_semantic_ids_are_left_out_of_training(tmp_path):
+    """A hundred persons, one in fifty with a hat in either colour of hair: of the IDs of the head, two are rare."""
+    schema = AttributeSchema(
+        "heads",
+        (
+            AttributeGroup("hat", ("no", "yes"), "binary", "head"),
+            AttributeGroup("hair", ("dark", "fair"), "binary", "head"),
+        ),
+    )
+    persons = np.repeat(np.arange(200), 2)
+    attributes = np.stack([persons % 50 < 2, persons % 2], axis=1).astype(np.uint8)
+    splits = np.where(persons < 100, "train", "test")
+    images = tuple(tmp_path / f"{row}.jpg" for row in range(400))
+    dataset = PersonDataset("heads", schema, images, attributes, persons, persons % 2, splits)
+    one = exclude_semantic_ids(dataset, 1, seed=0)
+    left = one.subset("train")
+    assert len(left) == 196 and len(one.subset("test")) == 200
+    missing = {tuple(row) for row in attributes.tolist()} - {tuple(row) for row in left.attributes.tolist()}
+    assert len(missing) == 1 and next(iter(missing))[0] == 1, "one of the two rare ones, with a hat"
+    assert "1 semantic IDs of the test split are left out of training" in one.notes[-1]
+    assert "4 images, 98 of 100 persons left" in one.notes[-1]
+    assert len(exclude_semantic_ids(dataset, 2, seed=0).subset("train")) == 192
+    with pytest.raises(DatasetError, match="3 semantic IDs cannot be left out: .* 2 are of at most 5% of its persons"):
+        exclude_semantic_ids(dataset, 3, seed=0)

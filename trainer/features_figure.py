@@ -94,13 +94,17 @@ def collect_features(
     return FeatureSet(real, labels, made, labels)
 
 
-def draw_features(panels: dict[str, FeatureSet], path: Path) -> None:
-    """One t-SNE map of all features, a panel for each set."""
+def project(features: Tensor) -> np.ndarray:
+    """The t-SNE map [n, 2] of features float [n, F], n > 3; the same in every run."""
     from sklearn.manifold import TSNE  # takes seconds to import, and nothing else needs it
 
-    features = torch.cat([part for panel in panels.values() for part in (panel.real, panel.made)])
     perplexity = min(30.0, (len(features) - 1) / 3)
-    points = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features.numpy())
+    return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features.numpy())
+
+
+def draw_features(panels: dict[str, FeatureSet], path: Path) -> None:
+    """One t-SNE map of all features, a panel for each set."""
+    points = project(torch.cat([part for panel in panels.values() for part in (panel.real, panel.made)]))
     figure = Figure(figsize=(6 * len(panels), 5.2), facecolor="white", layout="constrained")
     start = 0
     for axis, (name, panel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
