@@ -22,7 +22,8 @@ from descry.client.serve import TritonServer
 from descry.export.__main__ import main as export
 from descry.trainer.checkpoint import Checkpoint, load_checkpoint
 from descry.trainer.datasets import PersonDataset, load_dataset
-from descry.trainer.evaluate import extract, query_distances
+from descry.trainer.evaluate import query_distances
+from descry.trainer.extraction import extract
 from descry.trainer.figures import RankedRow, draw_ranked_grid, draw_training_curves
 from descry.trainer.metrics import attribute_metrics, search_metrics
 from descry.trainer.protocols import Queries, category_queries

@@ -15,7 +15,7 @@ from descry.client.serve import TritonServer
 from descry.export.__main__ import main as export
 from descry.trainer.checkpoint import load_checkpoint
 from descry.trainer.datasets import load_dataset
-from descry.trainer.evaluate import extract
+from descry.trainer.extraction import extract
 from descry.trainer.methods import METHODS
 from descry.trainer.retrieval import Fusion, embedding_distances, fuse, par_distances
 

@@ -4,15 +4,16 @@ import pytest
 from accelerate import Accelerator
 from PIL import Image
 
-from descry.trainer import evaluate
-from descry.trainer.metrics import search_metrics
+from descry.trainer import evaluate, extraction
+from descry.trainer.metrics import recognition_metrics, search_metrics
 from descry.trainer.protocols import category_queries
 
 
 def test_the_command_prints_a_table_and_json(trained, capsys):
     assert evaluate.main([str(trained), "--split", "test"]) == 0
     table = capsys.readouterr().out
-    assert "PAR head: mA" in table and "unseen" in table
+    assert table.startswith("queries: categories; gallery filter: none\n")
+    assert "PAR head: mA" in table and "group accuracy" in table and "unseen" in table
     assert evaluate.main([str(trained), "--split", "test", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     overall, parts = result["search"]["fused"]["all"], result["search"]["fused"]
@@ -20,6 +21,18 @@ def test_the_command_prints_a_table_and_json(trained, capsys):
     weighted = sum(parts[group]["mAP"] * parts[group]["queries"] for group in ("seen", "unseen"))
     assert overall["mAP"] == pytest.approx(weighted / overall["queries"])
     assert result["fusion"] == json.loads((trained / "metrics.json").read_text())["fusion"]
+    assert result["protocol"] == {"queries": "categories", "gallery_filter": "none"} and "reid" not in result
+
+
+def test_the_attributes_are_measured_by_label_by_group_and_by_element(trained, capsys):
+    assert evaluate.main([str(trained), "--gallery-filter", "same_camera", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    checkpoint, config, persons = evaluate.load_split(trained, "test")
+    gallery = extraction.extractor(checkpoint.method, config, Accelerator(cpu=True))(persons)
+    expected = recognition_metrics(gallery.scores, gallery.attributes, checkpoint.schema)
+    assert {name: result["attributes"][name] for name in expected} == expected
+    assert set(expected["groups"]) == set(checkpoint.schema.slices) and "mA" in result["attributes"]
+    assert result["protocol"]["gallery_filter"] == "same_camera"
 
 
 def test_the_fusion_of_the_whole_matrix_is_measured_on_the_split(trained, capsys):
@@ -27,7 +40,7 @@ def test_the_fusion_of_the_whole_matrix_is_measured_on_the_split(trained, capsys
     assert evaluate.main([str(trained), "--fusion", "matrix", "--par-weights", "0,0.5", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     checkpoint, config, persons = evaluate.load_split(trained, "test")
-    gallery = evaluate.extract(checkpoint.method, persons, config.image, Accelerator(cpu=True))
+    gallery = extraction.extractor(checkpoint.method, config, Accelerator(cpu=True))(persons)
     queries = category_queries(persons, checkpoint.method.labels.categories)
     par, embedding = evaluate.query_distances(checkpoint.method, queries, gallery)
     stored = checkpoint.metrics["fusion"]

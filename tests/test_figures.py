@@ -8,7 +8,7 @@ from PIL import Image
 
 from descry.trainer import figures
 from descry.trainer.checkpoint import build_method, save_checkpoint
-from descry.trainer.evaluate import Extracted, load_split
+from descry.trainer.extraction import Extracted, load_split
 from descry.trainer.labels import TrainingLabels
 from descry.trainer.schema import UNKNOWN
 from descry.trainer.similarity import differing_groups, similarity_curve, similarity_curves

@@ -1,6 +1,7 @@
 """Metrics against brute-force references, ties included."""
 
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -8,8 +9,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from descry.trainer.metrics import attribute_metrics, search_metrics
+from descry.trainer import metrics
+from descry.trainer.metrics import attribute_metrics, query_metrics, recognition_metrics, recognize, search_metrics
 from descry.trainer.retrieval import Fusion, fit_fusion, fuse, par_distances
+from descry.trainer.schema import UNKNOWN, AttributeGroup, AttributeSchema
+
+SCHEMA = AttributeSchema(
+    "three",
+    (
+        AttributeGroup("hat", ("no", "yes"), "binary", "head"),
+        AttributeGroup("color", ("red", "green", "blue"), "choice", "upper"),
+        AttributeGroup("bag", ("backpack", "suitcase"), "multi", "carrying"),
+    ),
+)
 
 
 def search_by_hand(distances, relevant):
@@ -46,6 +58,18 @@ def test_search_metrics_equal_brute_force(seed, queries, gallery, tied):
     ours = search_metrics(torch.tensor(distances, dtype=torch.float64), torch.tensor(relevant))
     for name, expected in search_by_hand(distances.tolist(), relevant.tolist()).items():
         assert ours[name] == pytest.approx(expected, abs=1e-12), name
+
+
+@pytest.mark.parametrize("block", [1, 3, 8, 20])
+def test_blocks_of_queries_are_measured_as_all_at_once(block):
+    generator = np.random.default_rng(0)
+    distances = torch.from_numpy(generator.integers(0, 5, (20, 30)).astype(np.float32))
+    relevant, ignored = (torch.from_numpy(generator.random((20, 30)) < share) for share in (0.1, 0.3))
+    relevant[4] = False
+    whole = query_metrics(distances, relevant, ignored)
+    with mock.patch.object(metrics, "BLOCK", block):
+        assert torch.equal(query_metrics(distances, relevant, ignored).nan_to_num(-1), whole.nan_to_num(-1))
+    assert whole[4].isnan().all() and not whole[:4].isnan().any()
 
 
 def test_search_metrics_known_values():
@@ -99,6 +123,64 @@ def test_attribute_metrics_equal_brute_force(seed, images, attributes):
     for name, expected in attributes_by_hand(scores.tolist(), labels.tolist(), known.tolist()).items():
         assert ours[name] == pytest.approx(expected, abs=1e-6, nan_ok=True), name
     assert ours["known"] == known.sum()
+
+
+def recognition_by_hand(scores, labels):
+    """Accuracy of each group and each element, image by image."""
+    groups, elements = {}, {}
+    for group, where in SCHEMA:
+        for row, truth in zip(scores, labels, strict=True):
+            believed, true = row[where], truth[where]
+            if group.kind == "choice":
+                best = max(range(len(believed)), key=lambda place, values=believed: (values[place], -place))
+                none = 1 - sum(believed) > believed[best]
+                said = [int(place == best and not none) for place in range(len(believed))]
+            else:
+                said = [int(value > 0.5) for value in believed]
+            if UNKNOWN not in true:
+                groups.setdefault(group.name, []).append(said == true)
+            for name, ours, theirs in zip(group.elements, said, true, strict=True):
+                if theirs != UNKNOWN:
+                    elements.setdefault(name, []).append(ours == theirs)
+    return groups, elements
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12))
+@settings(max_examples=100, deadline=None)
+def test_recognition_metrics_equal_brute_force(seed, images):
+    generator = np.random.default_rng(seed)
+    # Quarters: sums and ties are exact.
+    scores = generator.integers(0, 5, (images, SCHEMA.size)) / 4
+    scores[:, SCHEMA.slices["color"]] *= generator.choice([0.25, 1.0], (images, 1))
+    labels = generator.choice([0, 1, UNKNOWN], (images, SCHEMA.size), p=[0.4, 0.4, 0.2]).astype(np.uint8)
+    ours = recognition_metrics(torch.from_numpy(scores), torch.from_numpy(labels), SCHEMA)
+    for name, counted in zip(
+        ("groups", "elements"), recognition_by_hand(scores.tolist(), labels.tolist()), strict=True
+    ):
+        assert ours[name] == pytest.approx({key: np.mean(right) for key, right in counted.items()})
+        expected = np.mean([np.mean(right) for right in counted.values()]) if counted else math.nan
+        assert ours[f"{name[:-1]}_accuracy"] == pytest.approx(expected, nan_ok=True)
+
+
+def test_what_scores_say_has_at_most_one_value_of_a_choice():
+    scores = torch.tensor(
+        [
+            [0.5, 0.2, 0.3, 0.1, 0.9, 0.6],  # none of the colours leaves 0.4, more than any of them
+            [0.6, 0.3, 0.4, 0.0, 0.5, 0.6],  # none leaves 0.3, less than green
+            [0.0, 0.9, 0.9, 0.8, 0.0, 0.0],  # independent scores that add up to more than 1
+        ]
+    )
+    assert recognize(scores, SCHEMA).tolist() == [[0, 0, 0, 0, 1, 1], [1, 0, 1, 0, 0, 1], [0, 1, 0, 0, 0, 0]]
+
+
+def test_what_nobody_labelled_is_left_out():
+    labels = torch.tensor([[UNKNOWN, 1, 0, 0, 1, UNKNOWN]], dtype=torch.uint8)
+    ours = recognition_metrics(torch.tensor([[0.9, 0.9, 0.0, 0.0, 0.0, 0.0]]), labels, SCHEMA)
+    assert ours["groups"] == {"color": 1.0} and ours["group_accuracy"] == 1.0
+    assert ours["elements"] == {"color=red": 1.0, "color=green": 1.0, "color=blue": 1.0, "bag=backpack": 0.0}
+    assert ours["element_accuracy"] == 0.75
+    nothing = recognition_metrics(torch.zeros(1, 6), torch.full((1, 6), UNKNOWN, dtype=torch.uint8), SCHEMA)
+    assert nothing["groups"] == {} and math.isnan(nothing["group_accuracy"])
 
 
 def test_par_distances_equal_the_loop_and_ignore_the_unknown():

@@ -6,7 +6,7 @@ import torch
 
 from descry.trainer.datasets import DatasetError, PersonDataset
 from descry.trainer.metrics import search_metrics
-from descry.trainer.protocols import category_queries, reid_protocol
+from descry.trainer.protocols import category_queries, image_queries, reid_protocol
 from descry.trainer.schema import UNKNOWN, AttributeGroup, AttributeSchema
 
 SCHEMA = AttributeSchema("two", (AttributeGroup("color", ("red", "blue"), "choice", "upper"),))
@@ -56,9 +56,56 @@ def test_without_persons_only_the_described_image_is_ignored():
     assert metrics["queries"] == 1 and metrics["mAP"] == 1.0
 
 
-def test_an_unknown_filter_is_named():
+def query_gallery():
+    """Two persons by two cameras and a third that is no query; red is asked for by two images, blue by one."""
+    return crops(
+        [[1, 0], [1, 0], [1, 0], [0, 1], [0, 1], [1, UNKNOWN], [0, 0]],
+        persons=[1, 1, 2, 3, 3, 4, 5],
+        cameras=[1, 2, 1, 1, 1, 1, 1],
+        queries=[True, False, True, True, False, True, False],
+    )
+
+
+def test_image_queries_ask_for_a_category_as_often_as_it_has_query_images():
+    gallery = query_gallery()
+    queries = image_queries(gallery, TRAINED)
+    # Image 5 is not completely labelled; what nobody asks for, no query has.
+    assert queries.attributes.tolist() == [[1, 0], [1, 0], [0, 1]]
+    assert queries.relevant.int().tolist() == [[1, 1, 1, 0, 0, 0, 0]] * 2 + [[0, 0, 0, 1, 1, 0, 0]]
+    assert queries.seen.tolist() == [True, True, False] and not queries.ignored.any()
+    assert (queries.query_set, queries.gallery_filter) == ("images", "none")
+
+
+def test_without_a_filter_image_queries_weigh_categories_by_their_query_images():
+    gallery = query_gallery()
+    of_categories, of_images = (ask(gallery, TRAINED) for ask in (category_queries, image_queries))
+    distances = torch.rand(3, 7, generator=torch.Generator().manual_seed(0))
+    asked = [of_categories.attributes.tolist().index(row) for row in of_images.attributes.tolist()]
+    ours = search_metrics(distances[asked], of_images.relevant)
+    each = [search_metrics(distances[[row]], of_categories.relevant[[row]]) for row in asked]
+    assert {name: np.mean([one[name] for one in each]) for name in ours if name != "queries"} == pytest.approx(
+        {name: value for name, value in ours.items() if name != "queries"}
+    )
+
+
+def test_the_same_camera_filter_ignores_the_query_image_and_its_person_by_that_camera():
+    queries = image_queries(query_gallery(), TRAINED, "same_camera")
+    assert queries.ignored.int().tolist() == [[1, 0, 0, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0, 0], [0, 0, 0, 1, 1, 0, 0]]
+    # Blue has no relevant image left and is not averaged.
+    assert search_metrics(torch.zeros(3, 7), queries.relevant, queries.ignored)["queries"] == 2
+
+
+@pytest.mark.parametrize("ask", [category_queries, image_queries])
+def test_an_unknown_filter_is_named(ask):
     with pytest.raises(DatasetError, match="'sal' is not one of none, same_camera"):
-        category_queries(crops([[1, 0]]), TRAINED, "sal")
+        ask(crops([[1, 0]], queries=[True]), TRAINED, "sal")
+
+
+def test_image_queries_need_completely_labelled_query_images():
+    with pytest.raises(DatasetError, match="marks no re-ID query image.*--queries categories"):
+        image_queries(crops([[1, 0]]), TRAINED)
+    with pytest.raises(DatasetError, match="no re-ID query image has all attributes known; ask for categories"):
+        image_queries(crops([[1, UNKNOWN]], queries=[True]), TRAINED)
 
 
 def slow_reid(dataset, distances):

@@ -112,9 +112,18 @@ def test_the_commands_are_listed_without_running(small, tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
+def test_the_flags_of_the_evaluation_reach_its_command(small, tmp_path, capsys):
+    small.write_text(yaml.safe_dump({**yaml.safe_load(small.read_text()), "evaluation": ["--reid"]}))
+    assert sweep.main([str(small), "--directory", str(tmp_path / "runs"), "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.split(" > ")[0].endswith("--json --reid") for line in lines if "evaluate" in line)
+    assert sum("--reid" in line for line in lines) == 2
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"evaluation": ["--reeid"]}, "reeid"),
         ({"rows": [{"name": "a"}]}, "give either grid or rows"),
         ({"grid": {}}, "give either grid or rows"),
         ({"published": [1.0]}, "published has 1 values, not one for each point"),
@@ -135,3 +144,25 @@ def test_the_table_has_mean_and_spread_over_the_seeds():
     assert format_rows([row]).splitlines()[2] == (
         "| weight=1 | 35.0 ± 7.1 | 50.0 ± 0.0 | 50.0 ± 0.0 | 25.0 ± 0.0 | 75.0 ± 0.0 | 2 |"
     )
+
+
+def test_the_table_has_columns_of_reid_where_a_row_has_them():
+    metrics = {"rank1": 0.3, "rank5": 0.5, "rank10": 0.5, "mAP": 0.25, "mA": 0.75}
+    without = Measured("without", {}, None, [metrics])
+    measured = Measured("with", {}, None, [{**metrics, "reid_mAP": 0.8, "reid_rank1": 0.9}])
+    header, _, *lines = format_rows([without, measured]).splitlines()
+    assert header.endswith("| PAR mA | re-ID mAP | re-ID rank-1 | seeds |")
+    assert lines[0].endswith("| 75.0 |  |  | 1 |") and lines[1].endswith("| 75.0 | 80.0 | 90.0 | 1 |")
+    assert "re-ID" not in format_rows([without])
+
+
+def test_reid_is_read_from_the_results_of_runs(small, tmp_path):
+    first, second = (run for run in expand(small, tmp_path / "runs") if run.row)
+    search = {"rank1": 0.3, "rank5": 0.5, "rank10": 0.5, "mAP": 0.25}
+    content = {"search": {"fused": {"all": search}}, "attributes": {"mA": 0.75}}
+    for run, further in ((first, {}), (second, {"reid": {"mAP": 0.8, "rank1": 0.9, "rank5": 1.0}})):
+        run.directory.mkdir(parents=True)
+        run.result.write_text(json.dumps({**content, **further}))
+    rows = sweep.read_results([first, second], "fused")
+    assert rows[0].seeds == [{**search, "mA": 0.75}]
+    assert rows[1].seeds == [{**search, "mA": 0.75, "reid_mAP": 0.8, "reid_rank1": 0.9}]

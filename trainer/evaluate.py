@@ -1,92 +1,47 @@
-"""Evaluate a checkpoint: attribute search and attribute recognition on one split of a dataset.
+"""Evaluate a checkpoint: attribute search, attribute recognition and re-identification on one split of a dataset.
 
-    python -m descry.trainer.evaluate CHECKPOINT [--split test] [--gallery-filter none] [--fusion checkpoint]
-        [--par-weights 0,0.1,0.2] [--json] [--data.root=DIR]
+    python -m descry.trainer.evaluate CHECKPOINT [--split test] [--queries categories] [--gallery-filter none] [--reid]
+        [--fusion checkpoint] [--par-weights 0,0.1,0.2] [--json] [--data.root=DIR]
 
-Protocol: every distinct complete category of the gallery is one query; its images are relevant. All images of the
-gallery count (ASMR), or with `--gallery-filter same_camera` not those of the described person by the same camera (SAL).
-The fused distance has the constants that a server uses, those of the checkpoint, or with `--fusion matrix` the largest
-distances of this very evaluation (Multi-task Transformer), which no server can know before it has seen all queries.
+Protocol: every distinct complete category of the gallery is one query, or with `--queries images` every re-ID query
+image's description; images of that category are relevant. All images of the gallery count (ASMR), or with
+`--gallery-filter same_camera` not those of the described person by the same camera (SAL). The fused distance has the
+constants that a server uses, those of the checkpoint, or with `--fusion matrix` the largest distances of this very
+evaluation (Multi-task Transformer), which no server can know before it has seen all queries. docs/evaluation.md says
+what each number means.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from descry.trainer.cache import DEFAULT_FOLDER
-from descry.trainer.checkpoint import Checkpoint, CheckpointError, load_checkpoint
-from descry.trainer.config import ConfigError, ExperimentConfig, ImageConfig, load_config
-from descry.trainer.datasets import DatasetError, PersonDataset, load_dataset
+from descry.trainer.checkpoint import CheckpointError
+from descry.trainer.config import ConfigError
+from descry.trainer.datasets import DatasetError
+from descry.trainer.extraction import Extracted, description_distances, extractor, load_split
 from descry.trainer.machine import keep_memory
 from descry.trainer.methods import Method
-from descry.trainer.metrics import attribute_metrics, search_metrics
-from descry.trainer.protocols import GALLERY_FILTERS, Queries, category_queries
-from descry.trainer.retrieval import Fusion, embedding_distances, fit_fusion, fuse, par_distances
+from descry.trainer.metrics import SEARCH_METRICS, attribute_metrics, mean_metrics, query_metrics, recognition_metrics
+from descry.trainer.protocols import GALLERY_FILTERS, QUERY_SETS, Queries, category_queries
+from descry.trainer.reid import evaluate_reid, reid_crops, reid_embeddings
+from descry.trainer.retrieval import Fusion, fit_fusion, fuse
 from descry.trainer.schema import UNKNOWN, SchemaError
-from descry.trainer.transforms import CropDataset
 
 
-@dataclass(frozen=True)
-class Extracted:
-    """What a method says of the crops of a split, on the CPU.
-
-    Attributes:
-        embeddings: float [G, D], unit rows.
-        scores: float [G, N] in 0..1.
-        crops: the G crops.
-    """
-
-    embeddings: Tensor
-    scores: Tensor
-    crops: PersonDataset
-
-    @property
-    def attributes(self) -> Tensor:
-        """Labels uint8 [G, N], 255 = unknown."""
-        return torch.from_numpy(self.crops.attributes)
-
-
-@torch.inference_mode()
-def extract(
-    method: Method,
-    persons: PersonDataset,
-    image: ImageConfig,
-    accelerator: Accelerator,
-    workers: int = 0,
-    cache: str = "",
-) -> Extracted:
-    """Embed and score all crops, each process its share; all get the whole result, in the order of `persons`."""
-    method.eval()
-    crops = CropDataset(persons, image, cache=cache)
-    workers = 0 if crops.is_cheap() else workers
-    loader = accelerator.prepare(DataLoader(crops, batch_size=64, num_workers=workers))
-    embeddings, scores = [], []
-    for batch in tqdm(loader, desc="embedding", disable=not accelerator.is_local_main_process, leave=False):
-        unit, features = method.encode_image(batch["image"])
-        unit, probabilities = accelerator.gather_for_metrics((unit, method.attribute_scores(features)))
-        embeddings.append(unit.cpu())
-        scores.append(probabilities.cpu())
-    return Extracted(torch.cat(embeddings), torch.cat(scores), persons)
-
-
-@torch.inference_mode()
 def query_distances(method: Method, queries: Queries, gallery: Extracted) -> tuple[Tensor, Tensor]:
-    """PAR and embedding distances [Q, G] of complete descriptions, before fusion."""
-    device = next(method.parameters()).device
-    stated = queries.attributes.float()
-    known = torch.ones_like(stated)
-    encoded = method.encode_attributes(stated.to(device), known.to(device)).cpu()
-    return par_distances(stated, known, gallery.scores), embedding_distances(encoded, gallery.embeddings)
+    """PAR and embedding distances [Q, G] of complete descriptions, before fusion; each distinct one is encoded once."""
+    distinct, which = queries.attributes.unique(dim=0, return_inverse=True)
+    par, embedding = description_distances(method, distinct, torch.ones_like(distinct), gallery)
+    return par[which], embedding[which]
 
 
 def evaluate_search(
@@ -94,7 +49,7 @@ def evaluate_search(
     gallery: Extracted,
     fusion: Fusion | None,
     par_weights: Sequence[float] = (),
-    gallery_filter: str = "none",
+    queries: Queries | None = None,
     sweep: Sequence[float] = (),
 ) -> dict[str, Any]:
     """Search metrics of the embedding, of the PAR head and of both fused, over all, seen and unseen categories.
@@ -104,29 +59,29 @@ def evaluate_search(
         gallery: what it said of the gallery.
         par_weights: candidates when `fusion` is None.
         fusion: the constants; None measures them here, with the best of `par_weights`.
-        gallery_filter: of `descry.trainer.protocols`.
+        queries: None = the gallery's categories, without a gallery filter.
         sweep: further PAR weights to measure the fused distance with, over all categories.
     """
-    queries = category_queries(gallery.crops, method.labels.categories, gallery_filter)
+    queries = queries or category_queries(gallery.crops, method.labels.categories)
     par, embedding = query_distances(method, queries, gallery)
     fusion = fusion or fit_fusion(par, embedding, queries.relevant, par_weights)
     groups = {"all": torch.ones_like(queries.seen), "seen": queries.seen, "unseen": ~queries.seen}
-    table = {
-        name: {
-            which: search_metrics(distances[rows], queries.relevant[rows], queries.ignored[rows])
-            for which, rows in groups.items()
-            if rows.any()
-        }
-        for name, distances in {"embedding": embedding, "par": par, "fused": fuse(par, embedding, fusion)}.items()
-    }
-    swept = [
-        {"par_weight": one.par_weight, **search_metrics(fuse(par, embedding, one), queries.relevant, queries.ignored)}
-        for one in (replace(fusion, par_weight=weight) for weight in sweep)
-    ]
-    known = gallery.attributes != UNKNOWN
+    table = {}
+    for name, distances in {"embedding": embedding, "par": par, "fused": fuse(par, embedding, fusion)}.items():
+        measured = query_metrics(distances, queries.relevant, queries.ignored)
+        table[name] = {which: mean_metrics(measured[rows]) for which, rows in groups.items() if rows.any()}
+    swept = []
+    for weight in sweep:
+        distances = fuse(par, embedding, replace(fusion, par_weight=weight))
+        measured = query_metrics(distances, queries.relevant, queries.ignored)
+        swept.append({"par_weight": weight, **mean_metrics(measured)})
     return {
+        "protocol": {"queries": queries.query_set, "gallery_filter": queries.gallery_filter},
         "search": table,
-        "attributes": attribute_metrics(gallery.scores, gallery.attributes, known),
+        "attributes": {
+            **attribute_metrics(gallery.scores, gallery.attributes, gallery.attributes != UNKNOWN),
+            **recognition_metrics(gallery.scores, gallery.attributes, method.schema),
+        },
         "fusion": asdict(fusion),
         **({"sweep": swept} if swept else {}),
     }
@@ -134,25 +89,23 @@ def evaluate_search(
 
 def format_table(result: dict[str, Any]) -> str:
     """The result as aligned text: one row a distance and set of categories, metrics in percent."""
-    names = ("rank1", "rank5", "rank10", "mAP", "mAP_trapezoid")
-    lines = [f"{'distance':<11}{'categories':<12}{'queries':>8}" + "".join(f"{name:>15}" for name in names)]
+    protocol, attributes = result["protocol"], result["attributes"]
+    lines = [f"queries: {protocol['queries']}; gallery filter: {protocol['gallery_filter']}"]
+    lines.append(f"{'distance':<11}{'categories':<12}{'queries':>8}" + "".join(f"{n:>15}" for n in SEARCH_METRICS))
     for distance, groups in result["search"].items():
-        for group, metrics in groups.items():
-            lines.append(f"{distance:<11}{group:<12}{_format_metrics(metrics, names)}")
-    for metrics in result.get("sweep", []):
-        lines.append(
-            f"{'fused':<11}{'PAR x ' + format(metrics['par_weight'], 'g'):<12}{_format_metrics(metrics, names)}"
-        )
-    attributes = result["attributes"]
-    lines.append(
-        "PAR head: "
-        + ", ".join(f"{name} {100 * attributes[name]:.1f}" for name in ("mA", "accuracy", "precision", "recall", "F1"))
-    )
+        lines += [_format_row(distance, group, metrics) for group, metrics in groups.items()]
+    lines += [_format_row("fused", f"PAR x {row['par_weight']:g}", row) for row in result.get("sweep", [])]
+    if "reid" in result:
+        lines.append(_format_row("embedding", "re-ID", result["reid"]))
+    shown = {"mA": "mA", "group_accuracy": "group accuracy", "element_accuracy": "element accuracy"}
+    shown |= {name: name for name in ("accuracy", "precision", "recall", "F1")}
+    lines.append("PAR head: " + ", ".join(f"{label} {100 * attributes[name]:.1f}" for name, label in shown.items()))
     return "\n".join(lines)
 
 
-def _format_metrics(metrics: dict[str, float], names: Sequence[str]) -> str:
-    return f"{metrics['queries']:>8.0f}" + "".join(f"{100 * metrics[name]:>15.1f}" for name in names)
+def _format_row(distance: str, what: str, metrics: dict[str, float]) -> str:
+    numbers = "".join(f"{100 * metrics[name]:>15.1f}" for name in SEARCH_METRICS)
+    return f"{distance:<11}{what:<12}{metrics['queries']:>8.0f}{numbers}"
 
 
 def parse_weights(text: str) -> tuple[float, ...]:
@@ -170,34 +123,19 @@ def parse_weights(text: str) -> tuple[float, ...]:
     return weights
 
 
-def load_split(
-    directory: Path, split: str, overrides: Sequence[str] = ()
-) -> tuple[Checkpoint, ExperimentConfig, PersonDataset]:
-    """A checkpoint, its config with `overrides`, and one split of the dataset that they name.
-
-    Raises:
-        CheckpointError: the checkpoint cannot be used, or the dataset has another schema.
-        ConfigError: an override is wrong.
-        DatasetError: the dataset cannot be used, or has no such split.
-    """
-    checkpoint = load_checkpoint(directory)
-    config = load_config(directory / "config.yaml", overrides)
-    persons = load_dataset(config.data).subset(split)
-    if persons.schema != checkpoint.schema:
-        raise CheckpointError(
-            f"{config.data.root} has another schema than {directory}; give the dataset it was trained on"
-        )
-    if not len(persons):
-        raise DatasetError(f"{config.data.root} has no {split} split")
-    return checkpoint, config, persons
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; 0, or 1 with a message when something cannot be used."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def command_line() -> argparse.ArgumentParser:
+    """The flags of an evaluation."""
+    parser = argparse.ArgumentParser(
+        prog="evaluate", description=__doc__.splitlines()[0], epilog="--section.key=value as in training"
+    )
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--split", default="test", choices=("train", "val", "test"))
+    parser.add_argument(
+        "--queries", default="categories", choices=tuple(QUERY_SETS),
+        help="ask for each category once, or once for each of its re-ID query images",
+    )  # fmt: skip
     parser.add_argument("--gallery-filter", default="none", choices=GALLERY_FILTERS)
+    parser.add_argument("--reid", action="store_true", help="measure re-identification, too; needs --split test")
     parser.add_argument(
         "--fusion", default="checkpoint", choices=("checkpoint", "matrix"),
         help="largest distances of the fused distance: the checkpoint's, as served, or this evaluation's",
@@ -214,22 +152,34 @@ def main(arguments: list[str] | None = None) -> int:
         help=f"keep decoded pixels in DIR ({DEFAULT_FOLDER}): --data.cache",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; 0, or 1 with a message when something cannot be used."""
+    parser = command_line()
     options, overrides = parser.parse_known_args(arguments)
+    if options.reid and options.split != "test":
+        parser.error(f"--reid is measured on the test split, not on {options.split}")
     if options.cache is not None:
         overrides.append(f"--data.cache={json.dumps(options.cache)}")
     try:
         checkpoint, config, persons = load_split(options.checkpoint, options.split, overrides)
+        queries = QUERY_SETS[options.queries](persons, checkpoint.method.labels.categories, options.gallery_filter)
+        crops = reid_crops(config.data) if options.reid else None
         keep_memory()
         accelerator = Accelerator(cpu=config.train.device == "cpu")
-        method = checkpoint.method.to(accelerator.device)
-        gallery = extract(method, persons, config.image, accelerator, config.train.workers, config.data.cache)
+        embed = extractor(checkpoint.method, config, accelerator)
+        gallery = embed(persons)
+        reid = None if crops is None else evaluate_reid(crops, reid_embeddings(crops, gallery, embed))
     except (CheckpointError, ConfigError, DatasetError, SchemaError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 1
     stored = Fusion(**checkpoint.metrics["fusion"])
     fusion = stored if options.fusion == "checkpoint" else None
-    weights, gallery_filter = (stored.par_weight,), options.gallery_filter
-    result = evaluate_search(method, gallery, fusion, weights, gallery_filter, options.par_weights)
+    result = evaluate_search(checkpoint.method, gallery, fusion, (stored.par_weight,), queries, options.par_weights)
+    if reid:
+        result["reid"] = reid
     accelerator.print(json.dumps(result, indent=2) if options.json else format_table(result))
     return 0
 

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from descry.trainer.checkpoint import CheckpointError
 from descry.trainer.config import ConfigError, ExperimentConfig
 from descry.trainer.datasets import DatasetError, PersonDataset, load_dataset
-from descry.trainer.evaluate import load_split
+from descry.trainer.extraction import load_split
 from descry.trainer.labels import match_rows
 from descry.trainer.losses import IGNORE
 from descry.trainer.methods import SAL

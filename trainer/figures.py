@@ -30,7 +30,7 @@ from torch import Tensor
 from descry.trainer.checkpoint import CheckpointError
 from descry.trainer.config import ConfigError
 from descry.trainer.datasets import DatasetError
-from descry.trainer.evaluate import extract, load_split
+from descry.trainer.extraction import extract, load_split
 from descry.trainer.methods import MultiTask
 from descry.trainer.schema import UNKNOWN, SchemaError
 from descry.trainer.similarity import SimilarityCurve, similarity_curves

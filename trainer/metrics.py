@@ -3,14 +3,27 @@
 Ties are ranked by gallery position, the earlier image first.
 """
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from descry.trainer.schema import UNKNOWN, AttributeSchema
+
 RANKS = (1, 5, 10)
+SEARCH_METRICS = (*(f"rank{k}" for k in RANKS), "mAP", "mAP_trapezoid")
+# Queries that are ranked at a time: the order of 256 x 20 000 images takes 40 MB.
+BLOCK = 256
 
 
 def search_metrics(distances: Tensor, relevant: Tensor, ignored: Tensor | None = None) -> dict[str, float]:
-    """CMC and mAP over all queries that have a relevant image.
+    """CMC and mAP over all queries that have a relevant image; see `query_metrics` and `mean_metrics`."""
+    return mean_metrics(query_metrics(distances, relevant, ignored))
+
+
+def query_metrics(distances: Tensor, relevant: Tensor, ignored: Tensor | None = None) -> Tensor:
+    """What each query's ranking is worth, block by block of queries.
 
     Args:
         distances: [Q, G], smaller is better.
@@ -18,28 +31,51 @@ def search_metrics(distances: Tensor, relevant: Tensor, ignored: Tensor | None =
         ignored: bool [Q, G], images that a query's ranking leaves out, relevant or not; None = none.
 
     Returns:
-        `rank1`, `rank5`, `rank10`: share of queries with a relevant image among the first k.
-        `mAP`: mean of the average precision by the rectangle rule (SAL).
-        `mAP_trapezoid`: by Market-1501's rule, the mean of the precision before and at each hit (ASMR).
-        `queries`: how many queries were averaged. All metrics are in 0..1, and NaN without a query.
+        float64 [Q, 5], `SEARCH_METRICS`; see `rank_metrics`.
     """
-    if ignored is not None:
-        distances, relevant = distances.masked_fill(ignored, torch.inf), relevant & ~ignored
-    order = distances.argsort(dim=1, stable=True)
-    hits = relevant.gather(1, order)
-    hits = hits[hits.any(dim=1)].double()
-    found = hits.cumsum(dim=1)
-    position = torch.arange(1, hits.shape[1] + 1, device=hits.device, dtype=torch.float64)
-    total = found[:, -1]
-    precision = found / position
-    before = torch.where(position > 1, (found - hits) / (position - 1).clamp(min=1), torch.ones_like(found))
-    cmc = {f"rank{k}": (found[:, min(k, found.shape[1]) - 1] > 0).double().mean().item() for k in RANKS}
-    return {
-        **cmc,
-        "mAP": ((precision * hits).sum(1) / total).mean().item(),
-        "mAP_trapezoid": (((precision + before) / 2 * hits).sum(1) / total).mean().item(),
-        "queries": float(len(hits)),
-    }
+    measured = [torch.empty(0, len(SEARCH_METRICS), dtype=torch.float64, device=distances.device)]
+    for start in range(0, len(distances), BLOCK):
+        rows = slice(start, start + BLOCK)
+        block, right = distances[rows], relevant[rows]
+        if ignored is not None:
+            block, right = block.masked_fill(ignored[rows], torch.inf), right & ~ignored[rows]
+        order = block.argsort(dim=1, stable=True)
+        measured.append(rank_metrics(right.gather(1, order)))
+    return torch.cat(measured)
+
+
+def rank_metrics(hits: Tensor) -> Tensor:
+    """Metrics of ranked lists, bool [Q, G], best image first: whether each is relevant.
+
+    Returns:
+        float64 [Q, 5], `SEARCH_METRICS` in 0..1, NaN for a query without a relevant image. `rank1`, `rank5`, `rank10`:
+        1 with a relevant image among the first k. `mAP`: average precision by the rectangle rule (SAL).
+        `mAP_trapezoid`: by Market-1501's rule, the mean of the precision before and at each hit (ASMR).
+    """
+    total = hits.sum(dim=1)
+    row, position = hits.nonzero(as_tuple=True)
+    before = torch.arange(len(row), device=hits.device) - (total.cumsum(0) - total)[row]
+    position = position.double()
+    precision = (before + 1) / (position + 1)
+    precision_before = torch.where(position > 0, before / position.clamp(min=1), torch.ones_like(position))
+    undefined = torch.full((len(hits),), torch.nan, dtype=torch.float64, device=hits.device)
+    first = undefined.index_put((row[before == 0],), position[before == 0])
+    found = [torch.where(total > 0, (first < k).double(), undefined) for k in RANKS]
+    averages = [
+        torch.zeros_like(undefined).index_add(0, row, values) / total
+        for values in (precision, (precision + precision_before) / 2)
+    ]
+    return torch.stack([*found, *averages], dim=1)
+
+
+def mean_metrics(measured: Tensor) -> dict[str, float]:
+    """Means of `query_metrics` [Q, 5] over the queries that have a relevant image.
+
+    Returns:
+        Each of `SEARCH_METRICS`, in 0..1 and NaN without a query; `queries`: how many were averaged.
+    """
+    defined = measured[~measured[:, 0].isnan()]
+    return {**dict(zip(SEARCH_METRICS, defined.mean(dim=0).tolist(), strict=True)), "queries": float(len(defined))}
 
 
 def attribute_metrics(scores: Tensor, labels: Tensor, known: Tensor) -> dict[str, float]:
@@ -79,3 +115,51 @@ def _mean_ratio(numerator: Tensor, denominator: Tensor) -> float:
         denominator > 0, numerator / denominator.clamp(min=1), torch.ones_like(numerator, dtype=torch.float)
     )
     return ratio.double().mean().item()
+
+
+def recognize(scores: Tensor, schema: AttributeSchema) -> Tensor:
+    """The attribute vectors that PAR scores say: uint8 [n, N] of [n, N] in 0..1.
+
+    An element of a binary or multi group is 1 above 0.5. A choice is its largest element, or none of them where what
+    the scores of the group leave of 1 is larger still.
+    """
+    said = (scores > 0.5).to(torch.uint8)
+    for group, where in schema:
+        if group.kind == "choice":
+            largest, index = scores[:, where].max(dim=1)
+            chosen = largest >= 1 - scores[:, where].sum(dim=1)
+            said[:, where] = torch.nn.functional.one_hot(index, group.size).to(torch.uint8) * chosen[:, None]
+    return said
+
+
+def recognition_metrics(scores: Tensor, labels: Tensor, schema: AttributeSchema) -> dict[str, Any]:
+    """How often what is recognized is right, per attribute group and per element (Cerberus, Table 3).
+
+    Args:
+        scores: [n, N] in 0..1.
+        labels: uint8 [n, N]; 255 = unknown.
+        schema: meaning of the N attributes.
+
+    Returns:
+        `groups`: by name, the share of images whose group is recognized completely right, over those whose group is
+        known completely. `elements`: by name, the share of the known labels that are recognized right.
+        `group_accuracy`, `element_accuracy`: their means, NaN without a known label. What nobody labelled is left out.
+    """
+    right, known = recognize(scores, schema) == labels, labels != UNKNOWN
+    whole = {group.name: (right[:, where].all(dim=1), known[:, where].all(dim=1)) for group, where in schema}
+    single = dict(zip(schema.elements, zip(right.T, known.T, strict=True), strict=True))
+    groups, elements = _accuracies(whole), _accuracies(single)
+    return {
+        "group_accuracy": _mean(groups),
+        "element_accuracy": _mean(elements),
+        "groups": groups,
+        "elements": elements,
+    }
+
+
+def _accuracies(judged: dict[str, tuple[Tensor, Tensor]]) -> dict[str, float]:
+    return {name: right[known].double().mean().item() for name, (right, known) in judged.items() if known.any()}
+
+
+def _mean(values: dict[str, float]) -> float:
+    return sum(values.values()) / len(values) if values else math.nan

@@ -131,9 +131,9 @@ def write_figures(options: argparse.Namespace, overrides: Sequence[str]) -> None
         draw_parts(images, maps, list(method.parts), options.parts)
     if options.persons:
         shared = persons_of_one_id(method, persons)
-        crops = persons.rows(shared.rows)
-        embedded = extract(method, crops, config.image, accelerator, cache=config.data.cache)
-        draw_persons(embedded.embeddings, crops.persons, shared.name, options.persons)
+        people = persons.rows(shared.rows)
+        embedded = extract(method, people, config.image, accelerator, cache=config.data.cache)
+        draw_persons(embedded.embeddings, people.persons, shared.name, options.persons)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -23,7 +23,8 @@ from descry.trainer.cache import DEFAULT_FOLDER
 from descry.trainer.config import ConfigError, ExperimentConfig, load_config
 from descry.trainer.datasets import DatasetError, PersonDataset, load_dataset
 from descry.trainer.datasets.statistics import describe
-from descry.trainer.evaluate import evaluate_search, extract, format_table
+from descry.trainer.evaluate import evaluate_search, format_table
+from descry.trainer.extraction import extract
 from descry.trainer.labels import TrainingLabels
 from descry.trainer.loop import Trainer
 from descry.trainer.machine import build_accelerator, warn_of_idle_cores

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from descry.trainer.evaluate import Extracted
+from descry.trainer.extraction import Extracted
 from descry.trainer.methods import Method
 from descry.trainer.protocols import category_queries
 from descry.trainer.schema import UNKNOWN, AttributeSchema

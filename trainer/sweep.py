@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from descry.trainer.checkpoint import write_atomically
 from descry.trainer.config import ConfigError, build_from, load_config, read_mapping
+from descry.trainer.evaluate import command_line
 from descry.trainer.state import latest_state
 from descry.trainer.sweep_report import Measured, write_report
 
@@ -62,6 +63,7 @@ class SweepConfig:
             starts from their weights.
         distance: what the rows are ranked by: `fused`, `embedding` or `par`.
         published: rank-1 of the paper in percent, one for each point of the grid, in its order.
+        evaluation: further flags of every run's evaluation, e.g. `--reid`.
     """
 
     title: str
@@ -73,6 +75,7 @@ class SweepConfig:
     shared_stages: int = 0
     distance: str = "fused"
     published: tuple[float, ...] = ()
+    evaluation: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,14 +87,14 @@ class Run:
         config: the experiment file.
         overrides: what it changes, as flags.
         row: of the table; None for stages that rows share.
-        seed: of the run.
+        evaluation_flags: of its evaluation.
     """
 
     directory: Path
     config: Path
     overrides: tuple[str, ...]
     row: RowConfig | None
-    seed: int
+    evaluation_flags: tuple[str, ...]
 
     @property
     def result(self) -> Path:
@@ -105,7 +108,7 @@ class Run:
 
     def evaluation(self) -> list[str]:
         """The command that evaluates it on the test split."""
-        return [sys.executable, "-m", "descry.trainer.evaluate", str(self.directory), "--json"]
+        return [sys.executable, "-m", "descry.trainer.evaluate", str(self.directory), "--json", *self.evaluation_flags]
 
 
 def load_sweep(path: Path) -> SweepConfig:
@@ -140,22 +143,24 @@ def expand(sweep: SweepConfig, folder: Path, directory: Path, overrides: Sequenc
         given = [*_flags({**sweep.set, "train.seed": seed}), *overrides]
         shared = directory / f"shared-seed={seed}"
         if first:
-            runs.append(_run(base, shared, None, seed, [*given, *_only_stages(base, given, slice(first))]))
+            runs.append(_run(sweep, base, shared, None, [*given, *_only_stages(base, given, slice(first))]))
         for row in sweep.rows or _grid_rows(sweep):
             config = folder / row.config if row.config else base
             changes = [*given, *_flags(row.set)]
             if first:
                 changes += _only_stages(config, changes, slice(first, None))
                 changes += _flags({"train.initial": str(shared)})
-            runs.append(_run(config, directory / f"{_file_name(row.name)}-seed={seed}", row, seed, changes))
+            runs.append(_run(sweep, config, directory / f"{_file_name(row.name)}-seed={seed}", row, changes))
     return runs
 
 
-def _run(config: Path, directory: Path, row: RowConfig | None, seed: int, overrides: list[str]) -> Run:
+def _run(sweep: SweepConfig, config: Path, directory: Path, row: RowConfig | None, overrides: list[str]) -> Run:
     config = Path(os.path.normpath(config))
     flags = (*overrides, f"--train.directory={json.dumps(str(directory))}")
-    load_config(config, flags)
-    return Run(directory, config, flags, row, seed)
+    # A flag that the evaluation does not have would only be noticed when the training is over.
+    _, changes = command_line().parse_known_args([str(directory), *sweep.evaluation])
+    load_config(config, [*flags, *changes])
+    return Run(directory, config, flags, row, sweep.evaluation)
 
 
 def _grid_rows(sweep: SweepConfig) -> list[RowConfig]:
@@ -209,7 +214,8 @@ def read_results(runs: Sequence[Run], distance: str) -> list[Measured]:
             content = json.loads(run.result.read_text(encoding="utf-8"))
             row = measured.setdefault(run.row.name, Measured(run.row.name, run.row.set, run.row.published))
             search = content["search"][run.row.distance or distance]["all"]
-            row.seeds.append({**search, "mA": content["attributes"]["mA"]})
+            reid = {f"reid_{name}": content["reid"][name] for name in ("mAP", "rank1")} if "reid" in content else {}
+            row.seeds.append({**search, "mA": content["attributes"]["mA"], **reid})
     return list(measured.values())
 
 

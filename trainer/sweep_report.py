@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from descry.trainer.checkpoint import write_atomically
 
 COLUMNS = {"rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "mAP": "mAP", "mA": "PAR mA"}
+# Shown where a row has them.
+FURTHER_COLUMNS = {"reid_mAP": "re-ID mAP", "reid_rank1": "re-ID rank-1"}
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Measured:
         name: of the row.
         values: its settings by dotted key.
         published: rank-1 of the paper in percent, None = it has none.
-        seeds: metrics in 0..1 of each run; see `search_metrics`.
+        seeds: metrics in 0..1 of each run by `COLUMNS`, and by `FURTHER_COLUMNS` where it measured them.
     """
 
     name: str
@@ -32,9 +34,13 @@ class Measured:
     seeds: list[dict[str, float]] = field(default_factory=list)
 
     def percent(self, metric: str) -> tuple[float, float]:
-        """Mean and standard deviation (0 for one seed) over the seeds, in percent."""
-        numbers = [100 * seed[metric] for seed in self.seeds]
+        """Mean and standard deviation (0 for one seed) over the seeds that measured it, in percent."""
+        numbers = [100 * seed[metric] for seed in self.seeds if metric in seed]
         return mean(numbers), stdev(numbers) if len(numbers) > 1 else 0.0
+
+    def has(self, metric: str) -> bool:
+        """Whether a seed measured it."""
+        return any(metric in seed for seed in self.seeds)
 
 
 def write_report(directory: Path, title: str, keys: Sequence[str], rows: Sequence[Measured]) -> None:
@@ -56,10 +62,11 @@ def write_report(directory: Path, title: str, keys: Sequence[str], rows: Sequenc
 def format_rows(rows: Sequence[Measured]) -> str:
     """A markdown table in percent: mean ± standard deviation over the seeds, the paper's rank-1 beside it."""
     published = any(row.published is not None for row in rows)
-    names = ["", *COLUMNS.values(), "seeds", *(["rank-1, published"] if published else [])]
+    columns = COLUMNS | {key: name for key, name in FURTHER_COLUMNS.items() if any(row.has(key) for row in rows)}
+    names = ["", *columns.values(), "seeds", *(["rank-1, published"] if published else [])]
     lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
     for row in rows:
-        cells = [_cell(*row.percent(metric), len(row.seeds)) for metric in COLUMNS]
+        cells = [_cell(*row.percent(metric), len(row.seeds)) if row.has(metric) else "" for metric in columns]
         ours = [row.name, *cells, str(len(row.seeds))]
         theirs = ["" if row.published is None else f"{row.published:.1f}"] if published else []
         lines.append("| " + " | ".join([*ours, *theirs]) + " |")
