@@ -62,7 +62,7 @@ def test_a_sweep_of_the_weight_prints_one_line_each(trained, capsys):
     assert evaluate.main([str(trained), "--par-weights", "0,0.2,5"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if "PAR x" in line]
     assert [line[3] for line in lines] == ["0", "0.2", "5"]
-    assert all(len(line) == 10 for line in lines)
+    assert all(len(line) == 5 + len(evaluate.SEARCH_METRICS) for line in lines)
 
 
 @pytest.mark.parametrize("weights", ["", "0,x", "0,-1", "nan", "inf"])

@@ -26,7 +26,7 @@ SCHEMA = AttributeSchema(
 
 def search_by_hand(distances, relevant):
     ranks = {1: [], 5: [], 10: []}
-    rectangle, trapezoid = [], []
+    rectangle, trapezoid, penalties = [], [], []
     for row, good in zip(distances, relevant, strict=True):
         if not any(good):
             continue
@@ -44,8 +44,10 @@ def search_by_hand(distances, relevant):
             old = before / position
         rectangle.append(sum(precisions) / len(precisions))
         trapezoid.append(sum(halves) / len(halves))
+        penalties.append(sum(hits) / (len(hits) - hits[::-1].index(True)))
     mean = {f"rank{k}": np.mean(found) for k, found in ranks.items()}
-    return {**mean, "mAP": np.mean(rectangle), "mAP_trapezoid": np.mean(trapezoid), "queries": float(len(rectangle))}
+    averages = {"mAP": np.mean(rectangle), "mAP_trapezoid": np.mean(trapezoid), "mINP": np.mean(penalties)}
+    return {**mean, **averages, "queries": float(len(rectangle))}
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 30), st.booleans())
@@ -78,6 +80,24 @@ def test_search_metrics_known_values():
     assert ours["rank1"] == 0 and ours["rank5"] == 1
     assert ours["mAP"] == pytest.approx((1 / 2 + 2 / 4) / 2)
     assert ours["mAP_trapezoid"] == pytest.approx(((0 + 1 / 2) / 2 + (1 / 3 + 2 / 4) / 2) / 2)
+
+
+def test_the_last_hit_decides_the_inverse_negative_penalty():
+    hits = torch.tensor([[True, True, False, False], [True, False, False, True], [False, False, True, False]])
+    assert metrics.rank_metrics(hits)[:, -1].tolist() == [1, 2 / 4, 1 / 3]
+
+
+def test_the_interval_of_a_share_is_that_of_the_normal_approximation():
+    """300 of 1 000 queries found at rank 1: 0.3 plus or minus 1.96 * sqrt(0.3 * 0.7 / 1000)."""
+    measured = torch.zeros(1010, len(metrics.SEARCH_METRICS), dtype=torch.float64)
+    measured[:300, 0] = 1
+    measured[1000:] = torch.nan
+    intervals = metrics.bootstrap_intervals(measured)
+    half = 1.96 * math.sqrt(0.3 * 0.7 / 1000)
+    assert intervals["rank1"] == pytest.approx((0.3 - half, 0.3 + half), abs=0.004)
+    assert intervals["mAP"] == (0, 0), "what does not vary has no width"
+    assert metrics.bootstrap_intervals(measured) == intervals
+    assert all(math.isnan(bound) for bound in metrics.bootstrap_intervals(measured[1000:])["rank1"])
 
 
 def test_search_metrics_without_a_relevant_image_are_undefined():

@@ -45,7 +45,7 @@ def draw_benchmark(seed, count, tied):
 def benchmark_by_hand(crops, embeddings):
     """The benchmark's own program: good and junk images of each query, CMC, and the area by trapezoids; in float64."""
     gallery = [row for row in range(len(crops)) if not crops.queries[row]]
-    firsts, areas, precisions = [], [], []
+    firsts, areas, precisions, penalties = [], [], [], []
     for query in np.flatnonzero(crops.queries):
         same = [row for row in gallery if crops.persons[row] == crops.persons[query]]
         good = {row for row in same if crops.cameras[row] != crops.cameras[query]}
@@ -63,10 +63,11 @@ def benchmark_by_hand(crops, embeddings):
             recall_before, precision_before = recall, precision
         firsts.append(next(position for position, row in enumerate(ranked) if row in good))
         areas.append(area)
+        penalties.append(len(good) / (1 + max(position for position, row in enumerate(ranked) if row in good)))
         precisions.append(np.mean(exact))
     ranks = {f"rank{k}": np.mean([first < k for first in firsts]) if firsts else np.nan for k in (1, 5, 10)}
-    average, area = (np.mean(values) if values else np.nan for values in (precisions, areas))
-    return {**ranks, "mAP": average, "mAP_trapezoid": area, "queries": len(firsts)}
+    means = [np.mean(values) if values else np.nan for values in (precisions, areas, penalties)]
+    return {**ranks, **dict(zip(("mAP", "mAP_trapezoid", "mINP"), means, strict=True)), "queries": len(firsts)}
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 40), st.booleans())
@@ -137,7 +138,7 @@ def test_the_table_has_a_row_of_reid(market, capsys):
     first, *lines = capsys.readouterr().out.splitlines()
     assert first == "queries: images; gallery filter: same_camera"
     (row,) = [line.split() for line in lines if "re-ID" in line]
-    assert row[:3] == ["embedding", "re-ID", "1"] and len(row) == 3 + 5
+    assert row[:3] == ["embedding", "re-ID", "1"] and len(row) == 3 + len(evaluate.SEARCH_METRICS)
 
 
 def test_the_images_as_queries_are_those_of_the_benchmark(market, capsys):

@@ -30,7 +30,14 @@ from descry.trainer.datasets import DatasetError
 from descry.trainer.extraction import Extracted, description_distances, extractor, load_split
 from descry.trainer.machine import keep_memory
 from descry.trainer.methods import Method
-from descry.trainer.metrics import SEARCH_METRICS, attribute_metrics, mean_metrics, query_metrics, recognition_metrics
+from descry.trainer.metrics import (
+    SEARCH_METRICS,
+    attribute_metrics,
+    bootstrap_intervals,
+    mean_metrics,
+    query_metrics,
+    recognition_metrics,
+)
 from descry.trainer.protocols import GALLERY_FILTERS, QUERY_SETS, Queries, category_queries
 from descry.trainer.reid import evaluate_reid, reid_crops, reid_embeddings
 from descry.trainer.retrieval import Fusion, fit_fusion, fuse
@@ -54,6 +61,8 @@ def evaluate_search(
 ) -> dict[str, Any]:
     """Search metrics of the embedding, of the PAR head and of both fused, over all, seen and unseen categories.
 
+    `intervals` has the 95 % interval of each over the queries.
+
     Args:
         method: encodes the descriptions.
         gallery: what it said of the gallery.
@@ -66,10 +75,11 @@ def evaluate_search(
     par, embedding = query_distances(method, queries, gallery)
     fusion = fusion or fit_fusion(par, embedding, queries.relevant, par_weights)
     groups = {"all": torch.ones_like(queries.seen), "seen": queries.seen, "unseen": ~queries.seen}
-    table = {}
+    table, intervals = {}, {}
     for name, distances in {"embedding": embedding, "par": par, "fused": fuse(par, embedding, fusion)}.items():
         measured = query_metrics(distances, queries.relevant, queries.ignored)
         table[name] = {which: mean_metrics(measured[rows]) for which, rows in groups.items() if rows.any()}
+        intervals[name] = {which: bootstrap_intervals(measured[groups[which]]) for which in table[name]}
     swept = []
     for weight in sweep:
         distances = fuse(par, embedding, replace(fusion, par_weight=weight))
@@ -78,6 +88,7 @@ def evaluate_search(
     return {
         "protocol": {"queries": queries.query_set, "gallery_filter": queries.gallery_filter},
         "search": table,
+        "intervals": intervals,
         "attributes": {
             **attribute_metrics(gallery.scores, gallery.attributes, gallery.attributes != UNKNOWN),
             **recognition_metrics(gallery.scores, gallery.attributes, method.schema),
@@ -97,6 +108,7 @@ def format_table(result: dict[str, Any]) -> str:
     lines += [_format_row("fused", f"PAR x {row['par_weight']:g}", row) for row in result.get("sweep", [])]
     if "reid" in result:
         lines.append(_format_row("embedding", "re-ID", result["reid"]))
+    lines += [_format_interval(distance, groups["all"]) for distance, groups in result["intervals"].items()]
     shown = {"mA": "mA", "group_accuracy": "group accuracy", "element_accuracy": "element accuracy"}
     shown |= {name: name for name in ("accuracy", "precision", "recall", "F1")}
     lines.append("PAR head: " + ", ".join(f"{label} {100 * attributes[name]:.1f}" for name, label in shown.items()))
@@ -106,6 +118,13 @@ def format_table(result: dict[str, Any]) -> str:
 def _format_row(distance: str, what: str, metrics: dict[str, float]) -> str:
     numbers = "".join(f"{100 * metrics[name]:>15.1f}" for name in SEARCH_METRICS)
     return f"{distance:<11}{what:<12}{metrics['queries']:>8.0f}{numbers}"
+
+
+def _format_interval(distance: str, bounds: dict[str, tuple[float, float]]) -> str:
+    rank1, average = (
+        f"{100 * low:.1f} to {100 * high:.1f}" for low, high in (bounds[name] for name in ("rank1", "mAP"))
+    )
+    return f"95 % interval over the queries, {distance}: rank-1 {rank1}, mAP {average}"
 
 
 def parse_weights(text: str) -> tuple[float, ...]:

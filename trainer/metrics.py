@@ -12,9 +12,10 @@ from torch import Tensor
 from descry.trainer.schema import UNKNOWN, AttributeSchema
 
 RANKS = (1, 5, 10)
-SEARCH_METRICS = (*(f"rank{k}" for k in RANKS), "mAP", "mAP_trapezoid")
+SEARCH_METRICS = (*(f"rank{k}" for k in RANKS), "mAP", "mAP_trapezoid", "mINP")
 # Queries that are ranked at a time: the order of 256 x 20 000 images takes 40 MB.
 BLOCK = 256
+RESAMPLES = 1000
 
 
 def search_metrics(distances: Tensor, relevant: Tensor, ignored: Tensor | None = None) -> dict[str, float]:
@@ -31,7 +32,7 @@ def query_metrics(distances: Tensor, relevant: Tensor, ignored: Tensor | None = 
         ignored: bool [Q, G], images that a query's ranking leaves out, relevant or not; None = none.
 
     Returns:
-        float64 [Q, 5], `SEARCH_METRICS`; see `rank_metrics`.
+        float64 [Q, M], `SEARCH_METRICS`; see `rank_metrics`.
     """
     measured = [torch.empty(0, len(SEARCH_METRICS), dtype=torch.float64, device=distances.device)]
     for start in range(0, len(distances), BLOCK):
@@ -48,9 +49,10 @@ def rank_metrics(hits: Tensor) -> Tensor:
     """Metrics of ranked lists, bool [Q, G], best image first: whether each is relevant.
 
     Returns:
-        float64 [Q, 5], `SEARCH_METRICS` in 0..1, NaN for a query without a relevant image. `rank1`, `rank5`, `rank10`:
+        float64 [Q, M], `SEARCH_METRICS` in 0..1, NaN for a query without a relevant image. `rank1`, `rank5`, `rank10`:
         1 with a relevant image among the first k. `mAP`: average precision by the rectangle rule (SAL).
-        `mAP_trapezoid`: by Market-1501's rule, the mean of the precision before and at each hit (ASMR).
+        `mAP_trapezoid`: by Market-1501's rule, the mean of the precision before and at each hit (ASMR). `mINP`: the
+        inverse negative penalty, relevant images over the rank of the last of them (Ye et al., 2021).
     """
     total = hits.sum(dim=1)
     row, position = hits.nonzero(as_tuple=True)
@@ -65,17 +67,36 @@ def rank_metrics(hits: Tensor) -> Tensor:
         torch.zeros_like(undefined).index_add(0, row, values) / total
         for values in (precision, (precision + precision_before) / 2)
     ]
-    return torch.stack([*found, *averages], dim=1)
+    last = undefined.index_put((row[before == total[row] - 1],), position[before == total[row] - 1])
+    return torch.stack([*found, *averages, total / (last + 1)], dim=1)
 
 
 def mean_metrics(measured: Tensor) -> dict[str, float]:
-    """Means of `query_metrics` [Q, 5] over the queries that have a relevant image.
+    """Means of `query_metrics` [Q, M] over the queries that have a relevant image.
 
     Returns:
         Each of `SEARCH_METRICS`, in 0..1 and NaN without a query; `queries`: how many were averaged.
     """
     defined = measured[~measured[:, 0].isnan()]
     return {**dict(zip(SEARCH_METRICS, defined.mean(dim=0).tolist(), strict=True)), "queries": float(len(defined))}
+
+
+def bootstrap_intervals(measured: Tensor, seed: int = 0) -> dict[str, tuple[float, float]]:
+    """95 % intervals of the means of `query_metrics` [Q, M]: percentiles over `RESAMPLES` draws of the queries.
+
+    They say how much another set of queries of the same kind would move a mean, not what another training would.
+
+    Returns:
+        Lower and upper bound of each of `SEARCH_METRICS`, NaN without a query; the same for the same seed.
+    """
+    defined = measured[~measured[:, 0].isnan()].cpu()
+    if not len(defined):
+        return dict.fromkeys(SEARCH_METRICS, (math.nan, math.nan))
+    generator = torch.Generator().manual_seed(seed)
+    drawn = [torch.randint(len(defined), (len(defined),), generator=generator) for _ in range(RESAMPLES)]
+    means = torch.stack([defined[rows].mean(dim=0) for rows in drawn])
+    bounds = means.quantile(torch.tensor([0.025, 0.975], dtype=means.dtype), dim=0)
+    return {name: (low, high) for name, (low, high) in zip(SEARCH_METRICS, bounds.T.tolist(), strict=True)}
 
 
 def attribute_metrics(scores: Tensor, labels: Tensor, known: Tensor) -> dict[str, float]:
