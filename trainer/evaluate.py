@@ -28,6 +28,7 @@ from descry.trainer.checkpoint import CheckpointError
 from descry.trainer.config import ConfigError
 from descry.trainer.datasets import DatasetError
 from descry.trainer.extraction import Extracted, description_distances, extractor, load_split
+from descry.trainer.fairness import recognition_by_value, search_by_value
 from descry.trainer.machine import keep_memory
 from descry.trainer.methods import Method
 from descry.trainer.metrics import (
@@ -75,9 +76,10 @@ def evaluate_search(
     par, embedding = query_distances(method, queries, gallery)
     fusion = fusion or fit_fusion(par, embedding, queries.relevant, par_weights)
     groups = {"all": torch.ones_like(queries.seen), "seen": queries.seen, "unseen": ~queries.seen}
-    table, intervals = {}, {}
+    table, intervals, measured_by = {}, {}, {}
     for name, distances in {"embedding": embedding, "par": par, "fused": fuse(par, embedding, fusion)}.items():
         measured = query_metrics(distances, queries.relevant, queries.ignored)
+        measured_by[name] = measured
         table[name] = {which: mean_metrics(measured[rows]) for which, rows in groups.items() if rows.any()}
         intervals[name] = {which: bootstrap_intervals(measured[groups[which]]) for which in table[name]}
     swept = []
@@ -92,6 +94,10 @@ def evaluate_search(
         "attributes": {
             **attribute_metrics(gallery.scores, gallery.attributes, gallery.attributes != UNKNOWN),
             **recognition_metrics(gallery.scores, gallery.attributes, method.schema),
+        },
+        "fairness": {
+            "search": search_by_value(measured_by["fused"], queries.attributes, method.schema),
+            "recognition": recognition_by_value(gallery.scores, gallery.attributes, method.schema),
         },
         "fusion": asdict(fusion),
         **({"sweep": swept} if swept else {}),
@@ -109,6 +115,7 @@ def format_table(result: dict[str, Any]) -> str:
     if "reid" in result:
         lines.append(_format_row("embedding", "re-ID", result["reid"]))
     lines += [_format_interval(distance, groups["all"]) for distance, groups in result["intervals"].items()]
+    lines += _format_gaps(result["fairness"])
     shown = {"mA": "mA", "group_accuracy": "group accuracy", "element_accuracy": "element accuracy"}
     shown |= {name: name for name in ("accuracy", "precision", "recall", "F1")}
     lines.append("PAR head: " + ", ".join(f"{label} {100 * attributes[name]:.1f}" for name, label in shown.items()))
@@ -125,6 +132,22 @@ def _format_interval(distance: str, bounds: dict[str, tuple[float, float]]) -> s
         f"{100 * low:.1f} to {100 * high:.1f}" for low, high in (bounds[name] for name in ("rank1", "mAP"))
     )
     return f"95 % interval over the queries, {distance}: rank-1 {rank1}, mAP {average}"
+
+
+def _format_gaps(fairness: dict[str, Any]) -> list[str]:
+    """A line for each value of each protected group: how its people are found (fused distance) and recognized."""
+    lines = []
+    for name, found in fairness["search"].items():
+        recognized = fairness["recognition"][name]
+        for value, metrics in found["values"].items():
+            low, high = metrics["intervals"]["mAP"]
+            images = recognized["values"].get(value, {"images": 0, "group_accuracy": float("nan")})
+            lines.append(
+                f"{name} {value}: {metrics['queries']:.0f} queries, rank-1 {100 * metrics['rank1']:.1f}, mAP "
+                f"{100 * metrics['mAP']:.1f} ({100 * low:.1f} to {100 * high:.1f}); {images['images']} images, group "
+                f"accuracy {100 * images['group_accuracy']:.1f}"
+            )
+    return lines
 
 
 def parse_weights(text: str) -> tuple[float, ...]:

@@ -89,14 +89,19 @@ def bootstrap_intervals(measured: Tensor, seed: int = 0) -> dict[str, tuple[floa
     Returns:
         Lower and upper bound of each of `SEARCH_METRICS`, NaN without a query; the same for the same seed.
     """
-    defined = measured[~measured[:, 0].isnan()].cpu()
-    if not len(defined):
-        return dict.fromkeys(SEARCH_METRICS, (math.nan, math.nan))
+    bounds = bootstrap_bounds(measured[~measured[:, 0].isnan()], seed).tolist()
+    return {name: (low, high) for name, (low, high) in zip(SEARCH_METRICS, bounds, strict=True)}
+
+
+def bootstrap_bounds(values: Tensor, seed: int = 0) -> Tensor:
+    """95 % interval [M, 2] of the mean of each column of [n, M]; NaN where there is no row."""
+    values = values.double().cpu()
+    if not len(values):
+        return torch.full((values.shape[1], 2), torch.nan, dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
-    drawn = [torch.randint(len(defined), (len(defined),), generator=generator) for _ in range(RESAMPLES)]
-    means = torch.stack([defined[rows].mean(dim=0) for rows in drawn])
-    bounds = means.quantile(torch.tensor([0.025, 0.975], dtype=means.dtype), dim=0)
-    return {name: (low, high) for name, (low, high) in zip(SEARCH_METRICS, bounds.T.tolist(), strict=True)}
+    drawn = [torch.randint(len(values), (len(values),), generator=generator) for _ in range(RESAMPLES)]
+    means = torch.stack([values[rows].mean(dim=0) for rows in drawn])
+    return means.quantile(torch.tensor([0.025, 0.975], dtype=means.dtype), dim=0).T
 
 
 def attribute_metrics(scores: Tensor, labels: Tensor, known: Tensor) -> dict[str, float]:
