@@ -1,5 +1,6 @@
 """One training loop for every method: stages, epochs, steps; resumable at any step, on any number of processes."""
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -56,6 +57,7 @@ class Trainer:
         self.directory = Path(config.train.directory)
         self.history = History(self.directory)
         self.progress = Progress()
+        self.clock = time.monotonic()
         self.norms: dict[str, Tensor] = {}
         self.worst_norms: dict[str, Tensor] = {}
 
@@ -64,6 +66,7 @@ class Trainer:
         state = latest_state(self.directory) if resume else None
         if state:
             self.progress = Progress.load(state)
+        self.clock = time.monotonic()
         if self.accelerator.is_main_process:
             self.history.forget_after(self.progress.total)
         stages = self.config.train.stages
@@ -234,6 +237,7 @@ class Trainer:
         progress.epoch += 1
         progress.step = 0
         metrics = self.after_epoch(stage.name, progress.epoch)
+        self._read_clock()
         self._record({"stage": stage.name, "epoch": progress.epoch, "metrics": metrics})
         last = progress.epoch == stage.epochs and progress.stage == len(self.config.train.stages) - 1
         score = metrics.get("mAP")
@@ -245,6 +249,12 @@ class Trainer:
             self.save(metrics)
         self._save_state()
 
+    def _read_clock(self) -> None:
+        now = time.monotonic()
+        self.progress.seconds += now - self.clock
+        self.clock = now
+
     def _save_state(self) -> None:
         self._judge({})
+        self._read_clock()
         save_state(self.accelerator, self.directory, self.progress)

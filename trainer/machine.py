@@ -3,8 +3,11 @@
 import ctypes
 import os
 import platform
+import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration
@@ -33,6 +36,38 @@ def keep_memory() -> None:
     mallopt = ctypes.CDLL(None).mallopt
     if not (mallopt(mmap_max, 0) and mallopt(trim_threshold, -1)):
         print("glibc refused to keep freed memory: training goes on, more slowly", file=sys.stderr)
+
+
+def describe_machine() -> dict[str, Any]:
+    """What a measurement was made with: `processor`, `threads`, `gpu` (None without one), `torch`, `descry`, `commit`.
+
+    `commit` is that of the checkout the code lies in, marked when files were changed since; None outside of one.
+    """
+    return {
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "torch": torch.__version__,
+        "descry": version("descry-search"),
+        "commit": _commit(Path(__file__).parent),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _commit(folder: Path) -> str | None:
+    git = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(git, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def build_accelerator(config: ExperimentConfig) -> Accelerator:

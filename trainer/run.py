@@ -27,7 +27,7 @@ from descry.trainer.evaluate import evaluate_search, format_table
 from descry.trainer.extraction import extract
 from descry.trainer.labels import TrainingLabels
 from descry.trainer.loop import Trainer
-from descry.trainer.machine import build_accelerator, warn_of_idle_cores
+from descry.trainer.machine import build_accelerator, describe_machine, warn_of_idle_cores
 from descry.trainer.methods import Method
 from descry.trainer.schema import SchemaError
 from descry.trainer.state import latest_state
@@ -79,7 +79,9 @@ def train(config: ExperimentConfig, resume: bool = False) -> dict[str, Any]:
 
     def save(metrics: dict[str, float]) -> None:
         split = "val" if len(validation) else "train"
-        save_checkpoint(directory, method, config, {"split": split, "data": describe(persons), **result})
+        seconds = round(trainer.progress.seconds)
+        origin = {"split": split, "data": describe(persons), "seconds": seconds, "machine": describe_machine()}
+        save_checkpoint(directory, method, config, {**origin, **result})
 
     started = time.monotonic()
     trainer = Trainer(config, method, training, accelerator, after_epoch, save)

@@ -22,6 +22,7 @@ class Progress:
         stage, epoch, step: the next ones; `step` counts batches of the epoch.
         total: batches so far, over all stages.
         best: best validation mAP so far.
+        seconds: of training and validation so far, without what an interruption lost.
     """
 
     stage: int = 0
@@ -29,6 +30,7 @@ class Progress:
     step: int = 0
     total: int = 0
     best: float = -1.0
+    seconds: float = 0.0
 
     @classmethod
     def load(cls, state: Path) -> "Progress":
