@@ -71,12 +71,12 @@ def draw_curves(runs: dict[str, list[dict[str, Any]]], path: Path) -> None:
             points = [(number, entry[name]) for number, entry in enumerate(epochs, start=1) if name in entry]
             axis.plot(*(zip(*points, strict=True) if points else ([], [])), marker=".", linewidth=1, label=run)
         axis.set_title(name.replace("_", " "), fontsize=9)
+        axis.set_xlabel("epoch", fontsize=8)
         axis.grid(alpha=0.3)
     for axis in list(figure.axes)[len(names) :]:
         axis.set_axis_off()
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=8)
-    figure.supxlabel("epoch", fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=90)
 
