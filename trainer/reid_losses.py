@@ -26,7 +26,7 @@ def semantic_guidance(features: Tensor, prototypes: Tensor, labels: Tensor, marg
     return mean_over((1 - margins[chosen] - cosine).clamp(min=0), known)
 
 
-def boundary_margins(persons: Tensor, total: int, *, alpha: float = 0.4, beta: float = 1.8) -> Tensor:
+def boundary_margins(persons: Tensor, total: Tensor | int, *, alpha: float = 0.4, beta: float = 1.8) -> Tensor:
     """m_g = ln(alpha * N_g / N + beta) (Eq. 4): the more persons share an ID, the looser.
 
     Args:

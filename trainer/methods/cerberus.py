@@ -61,6 +61,7 @@ class Cerberus(Method):
     stages = ("end_to_end",)
     backbone: BranchedBackbone
     persons: Tensor
+    everyone: Tensor
     order: Tensor
 
     def __init__(
@@ -82,6 +83,8 @@ class Cerberus(Method):
         self.config = config
         self.stage = "end_to_end"
         self.register_buffer("persons", labels.persons)
+        # N of Eq. 4: an image of an unknown person stands for one.
+        self.register_buffer("everyone", torch.tensor(len(labels.owners.unique())))
         self.backbone = BranchedBackbone(config.backbone, load_weights)
         sizes = PartSizes(self.backbone.channels, config.part_size, max(1, len(labels.persons)))
         self.parts = nn.ModuleDict(
@@ -129,7 +132,7 @@ class Cerberus(Method):
         config = self.config
         parts: dict[str, list[Tensor]] = {"semantic": [], "identity": [], "triplet": [], "regularization": []}
         for space, features in zip(self.spaces, representations, strict=True):
-            margins = space.margins(len(self.persons), config.alpha, config.beta)
+            margins = space.margins(self.everyone, config.alpha, config.beta)
             guided = semantic_guidance(features, space.prototypes, space.labels(attributes), margins)
             parts["semantic"].append(guided)
             parts["identity"].append(person_loss(space.classifier(features), persons))

@@ -69,8 +69,8 @@ class PartSpace(nn.Module):
         """The semantic ID of `attributes` uint8 [B, N]: int64 [B]; `IGNORE` where unknown or not in the table."""
         return match_rows(attributes[:, self.columns], self.table)
 
-    def margins(self, total: int, alpha: float, beta: float) -> Tensor:
-        """The boundary margin of each ID [S] (Eq. 4) among `total` training persons."""
+    def margins(self, total: Tensor, alpha: float, beta: float) -> Tensor:
+        """The boundary margin of each ID [S] (Eq. 4) among `total` training persons, a scalar."""
         return boundary_margins(self.persons.float(), total, alpha=alpha, beta=beta)
 
     def posterior(self, units: Tensor) -> Tensor:
