@@ -113,6 +113,12 @@ class AttributeSchema:
         ends = np.cumsum([group.size for group in self.groups]).tolist()
         return {group.name: slice(end - group.size, end) for group, end in zip(self.groups, ends, strict=True)}
 
+    @cached_property
+    def part_columns(self) -> dict[str, np.ndarray]:
+        """Where the attributes of each body part lie in the attribute vector, int64; parts without any are left out."""
+        wheres = {part: [np.r_[where] for group, where in self if group.part == part] for part in PARTS}
+        return {part: np.concatenate(columns) for part, columns in wheres.items() if columns}
+
     @property
     def size(self) -> int:
         """N, the length of the attribute vector."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from descry.trainer.datasets.persons import DatasetError, PersonDataset
-from descry.trainer.schema import PARTS, UNKNOWN
+from descry.trainer.schema import UNKNOWN
 
 
 def category_numbers(attributes: np.ndarray) -> np.ndarray:
@@ -131,11 +131,9 @@ def category_aware_split(attributes: np.ndarray, seed: int) -> np.ndarray:
 def _semantic_ids(dataset: PersonDataset) -> np.ndarray:
     """Number of each row's semantic ID in each part, distinct over all parts: int64 [n, parts]; -1 where unknown."""
     numbers, next_number = [], 0
-    for part in PARTS:
-        wheres = [np.r_[where] for group, where in dataset.schema if group.part == part]
-        if wheres:
-            columns = dataset.attributes[:, np.concatenate(wheres)]
-            own = category_numbers(columns)
-            numbers.append(np.where((columns == UNKNOWN).any(axis=1), -1, own + next_number))
-            next_number += own.max() + 1
+    for columns in dataset.schema.part_columns.values():
+        shown = dataset.attributes[:, columns]
+        own = category_numbers(shown)
+        numbers.append(np.where((shown == UNKNOWN).any(axis=1), -1, own + next_number))
+        next_number += own.max() + 1
     return np.stack(numbers, axis=1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from descry.trainer.labels import TrainingLabels, match_rows
-from descry.trainer.schema import PARTS, AttributeSchema
+from descry.trainer.schema import AttributeSchema
 
 COMBINATIONS = ("legal", "seen")
 
@@ -55,13 +55,10 @@ def semantic_ids(
         ValueError: a part has too many.
     """
     found = []
-    for part in PARTS:
-        groups = [index for index, group in enumerate(schema.groups) if group.part == part]
-        if not groups:
-            continue
-        wheres = [schema.slices[schema.groups[index].name] for index in groups]
-        columns = torch.cat([torch.arange(where.start, where.stop) for where in wheres])
-        patterns = [labels.patterns[index].cpu() for index in groups]
+    for part, where in schema.part_columns.items():
+        columns = torch.from_numpy(where)
+        pairs = zip(schema.groups, labels.patterns, strict=True)
+        patterns = [pattern.cpu() for group, pattern in pairs if group.part == part]
         count = prod(len(pattern) for pattern in patterns)
         if combinations == "legal" and count > limit:
             raise ValueError(
