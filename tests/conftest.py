@@ -2,7 +2,7 @@
 
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -38,6 +38,24 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from people import render_people
 
     return render_people(tmp_path_factory.mktemp("people") / "crops", persons=40, images_per_person=4)
+
+
+@pytest.fixture(scope="session")
+def few_people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `people`, fewer of them, for tests that train often; read only."""
+    from people import render_people
+
+    return render_people(tmp_path_factory.mktemp("few_people") / "crops", persons=30, images_per_person=4)
+
+
+@pytest.fixture
+def experiment(request: pytest.FixtureRequest, tmp_path: Path, few_people: Path) -> Callable[..., "ExperimentConfig"]:  # noqa: F821
+    """A function of a folder's name and overrides: the `EXPERIMENT` of the test's module on `few_people`."""
+    from experiments import configure
+
+    return lambda directory, *overrides: configure(
+        request.module.EXPERIMENT, few_people, tmp_path / directory, *overrides
+    )
 
 
 @pytest.fixture(scope="session")

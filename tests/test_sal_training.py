@@ -9,8 +9,7 @@ import pytest
 import torch
 import yaml
 from accelerate import Accelerator
-from experiments import configure, history_of, weights_of
-from people import render_people
+from experiments import history_of, weights_of
 from torch import nn
 
 from descry.trainer.checkpoint import load_checkpoint
@@ -30,16 +29,6 @@ EXPERIMENT = {
     "image": {"height": 32, "width": 16},
     "train": {"device": "cpu", "workers": 0, "log_every": 1, "stages": [STAGE]},
 }
-
-
-@pytest.fixture(scope="module")
-def people(tmp_path_factory):
-    return render_people(tmp_path_factory.mktemp("people") / "crops", persons=30, images_per_person=4)
-
-
-@pytest.fixture
-def experiment(tmp_path, people):
-    return lambda directory, *overrides: configure(EXPERIMENT, people, tmp_path / directory, *overrides)
 
 
 def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(experiment):
@@ -116,10 +105,10 @@ class TwoPlayers(Method):
         return {"loss": loss, f"loss_{batch['update']}": loss.detach(), "carried": {"colors": colors}}
 
 
-def play(people: Path, directory: Path, batch: int, accumulate: int, **options) -> TwoPlayers:
+def play(few_people: Path, directory: Path, batch: int, accumulate: int, **options) -> TwoPlayers:
     stage = StageConfig("play", 1, batch, learning_rate=options.pop("learning_rate", 0.1))
     settings = TrainConfig(str(directory), (stage,), accumulate=accumulate, log_every=1, device="cpu", **options)
-    data = DataConfig("folder", str(people))
+    data = DataConfig("folder", str(few_people))
     config = ExperimentConfig({"name": "asmr"}, data, ImageConfig(32, 16), settings)
     training = load_dataset(data).subset("train")
     method = TwoPlayers(training.schema, TrainingLabels.of(training.attributes, training.schema))
@@ -128,9 +117,9 @@ def play(people: Path, directory: Path, batch: int, accumulate: int, **options) 
     return method
 
 
-def test_accumulated_updates_equal_those_of_a_larger_batch(people, tmp_path):
+def test_accumulated_updates_equal_those_of_a_larger_batch(few_people, tmp_path):
     """72 images: each of two updates that share a parameter sees both halves before the other one starts."""
-    large, small = play(people, tmp_path / "large", 12, 1), play(people, tmp_path / "small", 6, 2)
+    large, small = play(few_people, tmp_path / "large", 12, 1), play(few_people, tmp_path / "small", 6, 2)
     for name, parameter in large.named_parameters():
         torch.testing.assert_close(parameter, small.get_parameter(name), atol=1e-6, rtol=1e-5)
     large_history, small_history = (History(tmp_path / name).read() for name in ("large", "small"))
@@ -142,11 +131,11 @@ def test_accumulated_updates_equal_those_of_a_larger_batch(people, tmp_path):
             assert ours["loss"] == pytest.approx(ours["loss_a"] + ours["loss_b"])
 
 
-def test_the_second_update_sees_what_the_first_one_changed(people, tmp_path):
+def test_the_second_update_sees_what_the_first_one_changed(few_people, tmp_path):
     """By hand, on the colours of the whole training split as one batch."""
-    method = play(people, tmp_path / "one", 72, 1, seed=0)
+    method = play(few_people, tmp_path / "one", 72, 1, seed=0)
     expected = TwoPlayers(method.schema, method.labels)
-    training = load_dataset(DataConfig("folder", str(people))).subset("train")
+    training = load_dataset(DataConfig("folder", str(few_people))).subset("train")
     from descry.trainer.transforms import CropDataset
 
     crops = CropDataset(training, ImageConfig(32, 16), seed=0)
@@ -173,9 +162,9 @@ def test_a_run_that_diverges_stops_and_keeps_the_last_good_weights(experiment):
     assert max(entry["total"] for entry in history_of(config)) < 8
 
 
-def test_a_run_that_diverges_before_any_state_says_so(people, tmp_path):
+def test_a_run_that_diverges_before_any_state_says_so(few_people, tmp_path):
     with pytest.raises(DivergenceError, match="no state had been saved: lower the learning rate"):
-        play(people, tmp_path / "wild", 12, 1, learning_rate=1e6)
+        play(few_people, tmp_path / "wild", 12, 1, learning_rate=1e6)
 
 
 def test_the_guard_tells_growth_from_noise():

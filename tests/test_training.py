@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from experiments import configure, history_of, weights_of
-from people import render_people
+from experiments import history_of, weights_of
 
 from descry.trainer import run
 from descry.trainer.checkpoint import CheckpointError, load_checkpoint, write_atomically
@@ -34,16 +33,6 @@ EXPERIMENT = {
 }
 
 
-@pytest.fixture(scope="module")
-def people(tmp_path_factory):
-    return render_people(tmp_path_factory.mktemp("people") / "crops", persons=30, images_per_person=4)
-
-
-@pytest.fixture
-def experiment(tmp_path, people):
-    return lambda directory, *overrides: configure(EXPERIMENT, people, tmp_path / directory, *overrides)
-
-
 @pytest.mark.parametrize("stop", [2, 4, 7, 10], ids=lambda stop: f"after_{stop}_steps")
 def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(experiment, stop):
     whole = experiment("whole")
@@ -59,7 +48,7 @@ def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(experiment,
     assert history_of(whole) == history_of(resumed)
 
 
-def test_a_killed_run_resumes_from_its_last_state(experiment, people):
+def test_a_killed_run_resumes_from_its_last_state(experiment, few_people):
     """SIGKILL in the middle of an epoch, with a state every second step."""
     whole = experiment("whole")
     train(whole)
@@ -119,7 +108,7 @@ def test_accumulated_gradients_equal_a_larger_batch(experiment):
         torch.testing.assert_close(ours[name], theirs[name], atol=1e-5, rtol=1e-3)
 
 
-def test_a_run_leaves_a_checkpoint_that_rebuilds_the_method(experiment, people):
+def test_a_run_leaves_a_checkpoint_that_rebuilds_the_method(experiment, few_people):
     config = experiment("run", "--train.trackers=[tensorboard]", "--train.keep=best")
     result = train(config)
     checkpoint = load_checkpoint(Path(config.train.directory))
