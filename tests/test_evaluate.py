@@ -1,18 +1,33 @@
 import json
+import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
-from accelerate import Accelerator
+import torch
+import yaml
 from PIL import Image
 
-from descry.trainer import evaluate, extraction
-from descry.trainer.metrics import recognition_metrics, search_metrics
+from descry.trainer import evaluate
+from descry.trainer.backbones import BackboneConfig
+from descry.trainer.config import ImageConfig
+from descry.trainer.datasets import DatasetError
+from descry.trainer.efficiency import model_costs
+from descry.trainer.evaluation import query_distances
+from descry.trainer.labels import TrainingLabels
+from descry.trainer.methods import ASMR
+from descry.trainer.metrics import SEARCH_METRICS, recognition_metrics, search_metrics
 from descry.trainer.protocols import category_queries
+from descry.trainer.schema import AttributeGroup, AttributeSchema
+from descry.trainer.subject import Extractor, load_subject
 
 
 def test_the_command_prints_a_table_and_json(trained, capsys):
     assert evaluate.main([str(trained), "--split", "test"]) == 0
     table = capsys.readouterr().out
-    assert table.startswith("queries: categories; gallery filter: none\n")
+    first, second, *_ = table.splitlines()
+    assert first.startswith(f"{trained} (asmr) on crops, test: ") and "GFLOPs a crop" in first
+    assert second == "queries: categories; gallery filter: none"
     assert "PAR head: mA" in table and "group accuracy" in table and "unseen" in table
     assert evaluate.main([str(trained), "--split", "test", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
@@ -27,8 +42,9 @@ def test_the_command_prints_a_table_and_json(trained, capsys):
 def test_the_attributes_are_measured_by_label_by_group_and_by_element(trained, capsys):
     assert evaluate.main([str(trained), "--gallery-filter", "same_camera", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    checkpoint, config, persons = evaluate.load_split(trained, "test")
-    gallery = extraction.extractor(checkpoint.method, config, Accelerator(cpu=True))(persons)
+    subject = load_subject(trained, "test")
+    checkpoint, persons = subject.checkpoint, subject.persons
+    gallery = Extractor(subject)(persons)
     expected = recognition_metrics(gallery.scores, gallery.attributes, checkpoint.schema)
     assert {name: result["attributes"][name] for name in expected} == expected
     assert set(expected["groups"]) == set(checkpoint.schema.slices) and "mA" in result["attributes"]
@@ -39,10 +55,11 @@ def test_the_fusion_of_the_whole_matrix_is_measured_on_the_split(trained, capsys
     """Each distance of the evaluated matrix is divided by its largest one; the weight stays the checkpoint's."""
     assert evaluate.main([str(trained), "--fusion", "matrix", "--par-weights", "0,0.5", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    checkpoint, config, persons = evaluate.load_split(trained, "test")
-    gallery = extraction.extractor(checkpoint.method, config, Accelerator(cpu=True))(persons)
+    subject = load_subject(trained, "test")
+    checkpoint, persons = subject.checkpoint, subject.persons
+    gallery = Extractor(subject)(persons)
     queries = category_queries(persons, checkpoint.method.labels.categories)
-    par, embedding = evaluate.query_distances(checkpoint.method, queries, gallery)
+    par, embedding = query_distances(checkpoint.method, queries, gallery)
     stored = checkpoint.metrics["fusion"]
     assert result["fusion"] == {
         "par_weight": stored["par_weight"],
@@ -62,7 +79,7 @@ def test_a_sweep_of_the_weight_prints_one_line_each(trained, capsys):
     assert evaluate.main([str(trained), "--par-weights", "0,0.2,5"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if "PAR x" in line]
     assert [line[3] for line in lines] == ["0", "0.2", "5"]
-    assert all(len(line) == 5 + len(evaluate.SEARCH_METRICS) for line in lines)
+    assert all(len(line) == 5 + len(SEARCH_METRICS) for line in lines)
 
 
 @pytest.mark.parametrize("weights", ["", "0,x", "0,-1", "nan", "inf"])
@@ -98,3 +115,60 @@ def test_a_split_without_images_is_named(trained, people, tmp_path, capsys):
     (tmp_path / "labels.csv").write_text("\n".join([header, *(row for row in rows if ",test," not in row)]) + "\n")
     assert evaluate.main([str(trained), f"--data.root={tmp_path}"]) == 1
     assert "has no test split" in capsys.readouterr().err
+
+
+def test_several_checkpoints_and_datasets_give_one_matrix(trained, people, tmp_path, capsys):
+    """The second dataset has another schema: what can be measured is, and the rest is named."""
+    other = tmp_path / "other.yaml"
+    Image.new("RGB", (8, 16)).save(tmp_path / "a.jpg")
+    (tmp_path / "labels.csv").write_text("image,split,hat\na.jpg,test,yes\n")
+    own = tmp_path / "own.yaml"
+    experiment = {"method": {"name": "asmr"}, "data": {"name": "folder", "root": str(people)}}
+    own.write_text(yaml.safe_dump(experiment))
+    other.write_text(yaml.safe_dump({**experiment, "data": {"name": "folder", "root": str(tmp_path)}}))
+    command = [str(trained), str(trained), "--dataset", str(own), str(other)]
+    assert evaluate.main([*command, "--json"]) == 1
+    printed = capsys.readouterr()
+    assert printed.err.count("has another schema than") == 2
+    first, second = map(json.loads, printed.out.splitlines())
+    assert first["search"] == second["search"] and first["dataset"]["name"] == "crops"
+    assert first["seconds"]["extraction"] > 0 and first["images"] == 48
+    assert evaluate.main([*command, "--markdown"]) == 1
+    note, search, recognition, costs = capsys.readouterr().out.split("\n\n")
+    assert note == "queries: categories; gallery filter: none; split: test. Percent."
+    rows = [line.split(" | ") for line in search.splitlines()]
+    assert {len(row) for row in rows} == {12} and len(rows) == 2 + 2 * 3
+    fused = first["search"]["fused"]["all"]
+    assert rows[4][3] == "fused" and rows[4][4].startswith(f"{100 * fused['rank1']:.1f} (")
+    assert f"{100 * first['attributes']['mA']:.1f}" in recognition and "GFLOPs" in costs
+
+
+def test_features_are_embedded_once_and_again_when_an_image_or_the_checkpoint_changes(trained, people, tmp_path):
+    crops = tmp_path / "people"
+    shutil.copytree(people, crops)
+    subject = load_subject(trained, "test", [f"--data.root={crops}"])
+    first = Extractor(subject, tmp_path / "features")(subject.persons)
+    again = Extractor(subject, tmp_path / "features")(subject.persons)
+    assert first.seconds > 0 and again.seconds is None
+    assert torch.equal(first.embeddings, again.embeddings) and torch.equal(first.scores, again.scores)
+    Image.new("RGB", (32, 64), "red").save(subject.persons.images[0])
+    changed = Extractor(subject, tmp_path / "features")(subject.persons)
+    assert changed.seconds is not None and not torch.equal(changed.embeddings[0], first.embeddings[0])
+    other = replace(subject, checkpoint=replace(subject.checkpoint, digest="another"))
+    assert Extractor(other, tmp_path / "features")(subject.persons).seconds is not None
+    for path in (tmp_path / "features").iterdir():
+        path.write_bytes(b"damaged")
+    with pytest.raises(DatasetError, match="is damaged .*; remove it"):
+        Extractor(other, tmp_path / "features")(subject.persons)
+
+
+def test_costs_count_what_serves_an_image():
+    """By hand: one convolution of the stem of resnet18 at 64 x 32, and a network without what only training needs."""
+    schema = AttributeSchema("one", (AttributeGroup("hat", ("no", "yes"), "binary", "head"),))
+    labels = TrainingLabels.of(np.array([[0], [1]], np.uint8), schema)
+    method = ASMR(ASMR.Config(backbone=BackboneConfig("resnet18")), schema, labels, load_weights=False)
+    costs = model_costs(method, ImageConfig(64, 32))
+    used = [*method.backbone.parameters(), *method.image_head.parameters(), *method.classifiers.parameters()]
+    assert costs["parameters"] == sum(parameter.numel() for parameter in used)
+    assert costs["parameters"] < sum(parameter.numel() for parameter in method.parameters())
+    assert costs["megabytes"] == costs["parameters"] * 4 / 1e6

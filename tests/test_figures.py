@@ -8,18 +8,20 @@ from PIL import Image
 
 from descry.trainer import figures
 from descry.trainer.checkpoint import build_method, save_checkpoint
-from descry.trainer.extraction import Extracted, load_split
+from descry.trainer.extraction import Extracted
 from descry.trainer.labels import TrainingLabels
 from descry.trainer.schema import UNKNOWN
 from descry.trainer.similarity import differing_groups, similarity_curve, similarity_curves
 from descry.trainer.state import History
+from descry.trainer.subject import load_subject
 from descry.trainer.transforms import CropDataset
 
 
 @pytest.fixture(scope="module")
 def multitask(trained, tmp_path_factory):
     """An untrained Multi-task Transformer on the dataset of `trained`."""
-    _, config, persons = load_split(trained, "train")
+    subject = load_subject(trained, "train")
+    config, persons = subject.config, subject.persons
     method = {"name": "multitask", "backbone": BACKBONE, "blocks": 1}
     config = replace(config, method=method, train=replace(config.train, stages=()))
     torch.manual_seed(0)
@@ -43,7 +45,8 @@ def test_grids_and_training_curves_are_drawn(trained, tmp_path):
 
 
 def test_differing_groups_equal_the_loop(trained):
-    checkpoint, _, persons = load_split(trained, "test")
+    subject = load_subject(trained, "test")
+    checkpoint, persons = subject.checkpoint, subject.persons
     rows = persons.attributes
     differing = differing_groups(torch.from_numpy(rows[:6]), torch.from_numpy(rows), checkpoint.schema)
     for i, first in enumerate(rows[:6]):
@@ -63,7 +66,8 @@ def test_a_similarity_curve_equals_the_loop():
 
 
 def test_images_that_lie_on_their_description_have_cosine_one(trained):
-    checkpoint, _, persons = load_split(trained, "test")
+    subject = load_subject(trained, "test")
+    checkpoint, persons = subject.checkpoint, subject.persons
     persons.attributes[0, 0] = UNKNOWN
     stated = torch.from_numpy(np.where(persons.attributes == UNKNOWN, 0, persons.attributes)).float()
     with torch.no_grad():
@@ -88,8 +92,9 @@ def test_the_command_draws_attention(multitask, tmp_path):
 
 
 def test_attention_rows_are_those_of_the_photos_and_of_the_attributes_asked_for(multitask):
-    checkpoint, config, persons = load_split(multitask, "test")
-    crops, names = CropDataset(persons, config.image), checkpoint.schema.elements
+    subject = load_subject(multitask, "test")
+    checkpoint, persons = subject.checkpoint, subject.persons
+    crops, names = CropDataset(persons, subject.config.image), checkpoint.schema.elements
     asked = [names[5], names[1]]
     rows, columns = figures.attention_rows(checkpoint.method, crops, 3, asked)
     assert columns == asked

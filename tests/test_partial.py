@@ -5,24 +5,24 @@ import json
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from PIL import Image
 
 from descry.trainer import partial
-from descry.trainer.evaluate import evaluate_search
-from descry.trainer.extraction import Extracted, extractor, load_split
+from descry.trainer.evaluation import evaluate_search
+from descry.trainer.extraction import Extracted
 from descry.trainer.metrics import search_metrics
 from descry.trainer.protocols import category_queries
 from descry.trainer.retrieval import Fusion
 from descry.trainer.schema import UNKNOWN
+from descry.trainer.subject import Extractor, load_subject
 
 
 @pytest.fixture(scope="module")
 def searched(trained):
     """A method, what it says of the test split, and its fusion."""
-    checkpoint, config, persons = load_split(trained, "test")
-    gallery = extractor(checkpoint.method, config, Accelerator(cpu=True))(persons)
-    return checkpoint.method, gallery, Fusion(**checkpoint.metrics["fusion"])
+    subject = load_subject(trained, "test")
+    checkpoint = subject.checkpoint
+    return checkpoint.method, Extractor(subject)(subject.persons), Fusion(**checkpoint.metrics["fusion"])
 
 
 def test_a_description_keeps_what_it_has_stated(searched):
@@ -101,8 +101,8 @@ def test_the_command_prints_tables_and_draws_all_checkpoints(trained, tmp_path, 
     assert partial.main([str(trained), str(trained), *flags]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert sum("2 draws" in line for line in lines) == 2
-    checkpoint, _, persons = load_split(trained, "test")
-    groups = len(checkpoint.schema.groups)
+    subject = load_subject(trained, "test")
+    groups, categories = len(subject.checkpoint.schema.groups), subject.checkpoint.method.categories
     assert [line.split()[0] for line in lines if "agreeing" in line] == [str(k + 1) for k in range(groups)] * 2
     with Image.open(tmp_path / "curve.png") as image:
         assert np.asarray(image.convert("L")).std() > 5
@@ -110,7 +110,7 @@ def test_the_command_prints_tables_and_draws_all_checkpoints(trained, tmp_path, 
     assert partial.main([str(trained), "--draws", "2", "--json"]) == 0
     (result,) = json.loads(capsys.readouterr().out)
     assert result["method"] == "asmr" and result["draws"] == 2 and result["seed"] == 0
-    assert result["descriptions"] == len(category_queries(persons, checkpoint.method.categories).attributes)
+    assert result["descriptions"] == len(category_queries(subject.persons, categories).attributes)
     assert {point["distance"] for point in result["points"]} == {"embedding", "par", "fused"}
 
 

@@ -12,11 +12,12 @@ from experiments import EXPERIMENT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from descry.trainer import evaluate, extraction, reid
+from descry.trainer import evaluate, extraction, reid, subject
 from descry.trainer.checkpoint import build_method, save_checkpoint
 from descry.trainer.config import load_config
 from descry.trainer.datasets import DatasetError, PersonDataset, load_dataset
 from descry.trainer.labels import TrainingLabels
+from descry.trainer.metrics import SEARCH_METRICS
 from descry.trainer.schema import AttributeGroup, AttributeSchema
 
 SCHEMA = AttributeSchema("one", (AttributeGroup("hat", ("no", "yes"), "binary", "head"),))
@@ -118,27 +119,27 @@ def test_the_command_embeds_every_crop_once(market, capsys, monkeypatch):
         embedded.extend(persons.images)
         return plain(method, persons, *others)
 
-    monkeypatch.setattr(extraction, "extract", watch)
+    monkeypatch.setattr(subject, "extract", watch)
     assert evaluate.main([str(market), "--reid", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     folders = sorted(path.parent.name for path in embedded)
     assert folders == ["bounding_box_test"] * 3 + ["query"] and len(set(embedded)) == 4
 
-    checkpoint, config, _ = evaluate.load_split(market, "test")
-    crops = reid.reid_crops(config.data)
+    loaded = subject.load_subject(market, "test")
+    checkpoint, config, crops = loaded.checkpoint, loaded.config, reid.reid_crops(loaded.dataset)
     with torch.inference_mode():
         images = torch.stack([item["image"] for item in extraction.CropDataset(crops, config.image)])
         embeddings = checkpoint.method.encode_image(images)[0].double()
     assert result["reid"] == pytest.approx(benchmark_by_hand(crops, embeddings))
-    assert result["reid"]["queries"] == 1 and set(result["reid"]) == {*evaluate.SEARCH_METRICS, "queries"}
+    assert result["reid"]["queries"] == 1 and set(result["reid"]) == {*SEARCH_METRICS, "queries"}
 
 
 def test_the_table_has_a_row_of_reid(market, capsys):
     assert evaluate.main([str(market), "--reid", "--queries", "images", "--gallery-filter", "same_camera"]) == 0
-    first, *lines = capsys.readouterr().out.splitlines()
-    assert first == "queries: images; gallery filter: same_camera"
+    _, protocol, *lines = capsys.readouterr().out.splitlines()
+    assert protocol == "queries: images; gallery filter: same_camera"
     (row,) = [line.split() for line in lines if "re-ID" in line]
-    assert row[:3] == ["embedding", "re-ID", "1"] and len(row) == 3 + len(evaluate.SEARCH_METRICS)
+    assert row[:3] == ["embedding", "re-ID", "1"] and len(row) == 3 + len(SEARCH_METRICS)
 
 
 def test_the_images_as_queries_are_those_of_the_benchmark(market, capsys):
@@ -150,7 +151,7 @@ def test_the_images_as_queries_are_those_of_the_benchmark(market, capsys):
 
 @pytest.mark.parametrize("flags", [["--reid"], ["--queries", "images"]])
 def test_a_dataset_without_query_images_is_refused_before_anything_is_embedded(trained, capsys, monkeypatch, flags):
-    monkeypatch.setattr(extraction, "extract", None)
+    monkeypatch.setattr(subject, "extract", None)
     assert evaluate.main([str(trained), *flags]) == 1
     assert "marks no re-ID query image, and only the test split of" in capsys.readouterr().err
 

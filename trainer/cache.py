@@ -52,7 +52,7 @@ class PixelCache:
         Raises:
             DatasetError: an image is missing, or the folder cannot be written or has too little room.
         """
-        digest = _digest(images, f"{FORMAT} {height} {width} {preprocessing}")
+        digest = digest_images(images, f"{FORMAT} {height} {width} {preprocessing}")
         self.folder = root.absolute() / f"{height}x{width}-{digest[:32]}"
         self.shape = (len(images), 3, height, width)
         self._mapped: tuple[np.ndarray, np.ndarray] | None = None
@@ -110,7 +110,12 @@ class PixelCache:
         return {**vars(self), "_mapped": None}
 
 
-def _digest(images: Sequence[Path], preprocessing: str) -> str:
+def digest_images(images: Sequence[Path], preprocessing: str) -> str:
+    """SHA-256, hexadecimal, of paths, sizes and times of change, and of what else a result depends on, as text.
+
+    Raises:
+        DatasetError: an image is missing.
+    """
     digest = hashlib.sha256(preprocessing.encode())
     for image in images:
         path = image.absolute()

@@ -1,8 +1,7 @@
 """What a method says of the crops of a split, and how far descriptions are from it."""
 
-from collections.abc import Callable, Sequence
+import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -10,9 +9,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from descry.trainer.checkpoint import Checkpoint, CheckpointError, load_checkpoint
-from descry.trainer.config import ExperimentConfig, ImageConfig, load_config
-from descry.trainer.datasets import DatasetError, PersonDataset, load_dataset
+from descry.trainer.config import ImageConfig
+from descry.trainer.datasets import PersonDataset
 from descry.trainer.methods import Method
 from descry.trainer.retrieval import embedding_distances, par_distances
 from descry.trainer.transforms import CropDataset
@@ -26,20 +24,18 @@ class Extracted:
         embeddings: float [G, D], unit rows.
         scores: float [G, N] in 0..1.
         crops: the G crops.
+        seconds: that embedding took, reading included; None where it was done before.
     """
 
     embeddings: Tensor
     scores: Tensor
     crops: PersonDataset
+    seconds: float | None = None
 
     @property
     def attributes(self) -> Tensor:
         """Labels uint8 [G, N], 255 = unknown."""
         return torch.from_numpy(self.crops.attributes)
-
-
-# `extract` of one method, with everything but the crops given.
-Extractor = Callable[[PersonDataset], Extracted]
 
 
 @torch.inference_mode()
@@ -56,20 +52,13 @@ def extract(
     crops = CropDataset(persons, image, cache=cache)
     workers = 0 if crops.is_cheap() else workers
     loader = accelerator.prepare(DataLoader(crops, batch_size=64, num_workers=workers))
-    embeddings, scores = [], []
+    embeddings, scores, started = [], [], time.monotonic()
     for batch in tqdm(loader, desc="embedding", disable=not accelerator.is_local_main_process, leave=False):
         unit, features = method.encode_image(batch["image"])
         unit, probabilities = accelerator.gather_for_metrics((unit, method.attribute_scores(features)))
         embeddings.append(unit.cpu())
         scores.append(probabilities.cpu())
-    return Extracted(torch.cat(embeddings), torch.cat(scores), persons)
-
-
-def extractor(method: Method, config: ExperimentConfig, accelerator: Accelerator) -> Extractor:
-    """`extract` of a method on the accelerator's device, as its experiment reads crops."""
-    method = method.to(accelerator.device)
-    workers, cache = config.train.workers, config.data.cache
-    return lambda persons: extract(method, persons, config.image, accelerator, workers, cache)
+    return Extracted(torch.cat(embeddings), torch.cat(scores), persons, time.monotonic() - started)
 
 
 @torch.inference_mode()
@@ -88,25 +77,3 @@ def description_distances(
     device = next(method.parameters()).device
     encoded = method.encode_attributes(stated.to(device), known.to(device)).cpu()
     return par_distances(stated, known, gallery.scores), embedding_distances(encoded, gallery.embeddings)
-
-
-def load_split(
-    directory: Path, split: str, overrides: Sequence[str] = ()
-) -> tuple[Checkpoint, ExperimentConfig, PersonDataset]:
-    """A checkpoint, its config with `overrides`, and one split of the dataset that they name.
-
-    Raises:
-        CheckpointError: the checkpoint cannot be used, or the dataset has another schema.
-        ConfigError: an override is wrong.
-        DatasetError: the dataset cannot be used, or has no such split.
-    """
-    checkpoint = load_checkpoint(directory)
-    config = load_config(directory / "config.yaml", overrides)
-    persons = load_dataset(config.data).subset(split)
-    if persons.schema != checkpoint.schema:
-        raise CheckpointError(
-            f"{config.data.root} has another schema than {directory}; give the dataset it was trained on"
-        )
-    if not len(persons):
-        raise DatasetError(f"{config.data.root} has no {split} split")
-    return checkpoint, config, persons

@@ -24,12 +24,12 @@ from torch.utils.data import DataLoader
 
 from descry.trainer.checkpoint import CheckpointError
 from descry.trainer.config import ConfigError, ExperimentConfig
-from descry.trainer.datasets import DatasetError, PersonDataset, load_dataset
-from descry.trainer.extraction import load_split
+from descry.trainer.datasets import DatasetError, PersonDataset
 from descry.trainer.labels import match_rows
 from descry.trainer.losses import IGNORE
 from descry.trainer.methods import SAL
 from descry.trainer.schema import UNKNOWN
+from descry.trainer.subject import add_subject_flags, load_subject
 from descry.trainer.transforms import CropDataset
 
 matplotlib.use("Agg")
@@ -132,11 +132,12 @@ def write_figure(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         CheckpointError: the checkpoint cannot be used, or makes no features.
         DatasetError: the dataset cannot be used, or has no complete description of either kind.
     """
-    checkpoint, config, persons = load_split(options.checkpoint, options.split, overrides)
-    if not isinstance(checkpoint.method, SAL):
+    subject = load_subject(options.checkpoint, options.split, overrides, options.cache)
+    config, method = subject.config, subject.checkpoint.method
+    if not isinstance(method, SAL):
         raise CheckpointError(f"{options.checkpoint} makes no features: this figure is for method sal")
-    method = checkpoint.method.to(Accelerator(cpu=config.train.device == "cpu").device)
-    splits = {"seen": load_dataset(config.data).subset("train"), "unseen": persons}
+    method = method.to(Accelerator(cpu=config.train.device == "cpu").device)
+    splits = {"seen": subject.dataset.subset("train"), "unseen": subject.persons}
     panels = {}
     for name, split in splits.items():
         categories = frequent_categories(split, method.categories, name == "seen", options.categories)
@@ -156,9 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--figure", type=Path, required=True, metavar="PNG")
-    parser.add_argument(
-        "--split", default="test", choices=("val", "test"), help="where unseen categories are taken from"
-    )
+    add_subject_flags(parser, ("val", "test"), features=False)
     parser.add_argument("--categories", type=int, default=8, help="a panel; the most frequent ones")
     options, overrides = parser.parse_known_args(arguments)
     try:

@@ -19,7 +19,6 @@ import matplotlib
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
@@ -30,10 +29,10 @@ from torch import Tensor
 from descry.trainer.checkpoint import CheckpointError
 from descry.trainer.config import ConfigError
 from descry.trainer.datasets import DatasetError
-from descry.trainer.extraction import extract, load_split
 from descry.trainer.methods import MultiTask
 from descry.trainer.schema import UNKNOWN, SchemaError
 from descry.trainer.similarity import SimilarityCurve, similarity_curves
+from descry.trainer.subject import Extractor, add_subject_flags, load_subject
 from descry.trainer.transforms import CropDataset
 
 matplotlib.use("Agg")
@@ -243,22 +242,20 @@ def write_figures(options: argparse.Namespace, overrides: Sequence[str]) -> None
         CheckpointError: a checkpoint cannot be used, or has no attribute tokens.
         ValueError: an attribute or a block is not there.
     """
-    checkpoint, config, persons = load_split(options.checkpoint, options.split, overrides)
     if options.attention:
-        if not isinstance(checkpoint.method, MultiTask):
+        subject = load_subject(options.checkpoint, options.split, overrides, options.cache)
+        if not isinstance(subject.checkpoint.method, MultiTask):
             raise CheckpointError(f"{options.checkpoint} has no attribute tokens; --attention is for method multitask")
         elements = options.attributes.split(",") if options.attributes else ()
-        crops = CropDataset(persons, config.image, cache=config.data.cache)
-        rows, names = attention_rows(checkpoint.method, crops, options.photos, elements, options.block)
+        crops = CropDataset(subject.persons, subject.config.image, cache=subject.config.data.cache)
+        rows, names = attention_rows(subject.checkpoint.method, crops, options.photos, elements, options.block)
         draw_attention(rows, names, options.attention)
     if options.similarity:
-        accelerator = Accelerator(cpu=config.train.device == "cpu")
         curves = {}
         for directory in (options.checkpoint, *options.compare):
-            checkpoint, config, persons = load_split(directory, options.split, overrides)
-            method = checkpoint.method.to(accelerator.device)
-            gallery = extract(method, persons, config.image, accelerator, config.train.workers, config.data.cache)
-            curves[directory.name] = similarity_curves(method, gallery)
+            subject = load_subject(directory, options.split, overrides, options.cache)
+            gallery = Extractor(subject, options.features)(subject.persons)
+            curves[directory.name] = similarity_curves(subject.checkpoint.method, gallery)
         draw_similarity(curves, options.similarity)
 
 
@@ -273,7 +270,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--compare", type=Path, nargs="+", default=[], metavar="CHECKPOINT", help="further similarity curves"
     )
-    parser.add_argument("--split", default="test", choices=("train", "val", "test"))
+    add_subject_flags(parser)
     parser.add_argument("--photos", type=int, default=4, help="lines of the attention maps")
     parser.add_argument("--attributes", default="", metavar="GROUP=VALUE,…", help="columns of the attention maps")
     parser.add_argument("--block", type=int, default=0, help="of the attention maps, from 0")

@@ -18,7 +18,7 @@ from statistics import mean, stdev
 from typing import Literal
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import PartialState
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -28,13 +28,14 @@ from tqdm import tqdm
 from descry.trainer.checkpoint import CheckpointError
 from descry.trainer.config import ConfigError
 from descry.trainer.datasets import DatasetError
-from descry.trainer.extraction import Extracted, description_distances, extractor, load_split
+from descry.trainer.extraction import Extracted, description_distances
 from descry.trainer.machine import keep_memory
 from descry.trainer.methods import Method
 from descry.trainer.metrics import BLOCK, mean_metrics, rank_metrics
 from descry.trainer.protocols import Queries, category_queries
 from descry.trainer.retrieval import Fusion, fuse
 from descry.trainer.schema import AttributeSchema, SchemaError
+from descry.trainer.subject import Extractor, add_subject_flags, load_subject
 
 # What counts as found, and how a figure names it.
 TRUTHS = {"agreeing": "images that fit what is stated", "category": "images of the full description"}
@@ -218,14 +219,14 @@ def measure_checkpoint(directory: Path, options: argparse.Namespace, overrides: 
         ConfigError: an override is wrong.
         DatasetError: the dataset cannot be used, or no image of the split has a complete description.
     """
-    checkpoint, config, persons = load_split(directory, options.split, overrides)
-    method = checkpoint.method
-    count = len(category_queries(persons, method.labels.categories).attributes)
+    subject = load_subject(directory, options.split, overrides, options.cache)
+    method, config = subject.checkpoint.method, subject.config
+    count = len(category_queries(subject.persons, method.labels.categories).attributes)
     if not count:
         raise DatasetError(f"{config.data.root}: no image of {options.split} has all attributes known")
-    accelerator = Accelerator(cpu=config.train.device == "cpu")
-    gallery = extractor(method, config, accelerator)(persons)
-    fusion, progress = Fusion(**checkpoint.metrics["fusion"]), accelerator.is_local_main_process
+    embed = Extractor(subject, options.features)
+    gallery = embed(subject.persons)
+    fusion, progress = Fusion(**subject.checkpoint.metrics["fusion"]), embed.accelerator.is_local_main_process
     points = measure_partial(method, gallery, fusion, options.draws, options.seed, progress)
     name = config.method["name"]
     return PartialCurves(str(directory), name, options.split, count, options.draws, options.seed, points)
@@ -237,7 +238,7 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__.splitlines()[0], epilog="--section.key=value as in training, for all checkpoints"
     )
     parser.add_argument("checkpoint", type=Path, nargs="+")
-    parser.add_argument("--split", default="test", choices=("train", "val", "test"))
+    add_subject_flags(parser)
     parser.add_argument("--draws", type=int, default=3, help="times that groups are drawn for each description")
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")

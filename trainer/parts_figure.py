@@ -15,7 +15,6 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
-from accelerate import Accelerator
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional
@@ -23,9 +22,9 @@ from torch.nn import functional
 from descry.trainer.checkpoint import CheckpointError
 from descry.trainer.config import ConfigError
 from descry.trainer.datasets import DatasetError, PersonDataset
-from descry.trainer.extraction import extract, load_split
 from descry.trainer.features_figure import project
 from descry.trainer.methods import Cerberus
+from descry.trainer.subject import Extractor, add_subject_flags, load_subject
 from descry.trainer.transforms import CropDataset
 
 matplotlib.use("Agg")
@@ -118,22 +117,21 @@ def write_figures(options: argparse.Namespace, overrides: Sequence[str]) -> None
         CheckpointError: the checkpoint cannot be used, or has no parts.
         DatasetError: the dataset cannot be used, or no two persons share a semantic ID.
     """
-    checkpoint, config, persons = load_split(options.checkpoint, options.split, overrides)
-    if not isinstance(checkpoint.method, Cerberus):
+    subject = load_subject(options.checkpoint, options.split, overrides, options.cache)
+    method, persons = subject.checkpoint.method, subject.persons
+    if not isinstance(method, Cerberus):
         raise CheckpointError(f"{options.checkpoint} has no parts: this figure is for method cerberus")
-    accelerator = Accelerator(cpu=config.train.device == "cpu")
-    method = checkpoint.method.to(accelerator.device)
+    embed = Extractor(subject, options.features)
     if options.parts:
-        crops = CropDataset(persons, config.image, cache=config.data.cache)
+        crops = CropDataset(persons, subject.config.image, cache=subject.config.data.cache)
         chosen = np.linspace(0, len(crops) - 1, options.photos).round().astype(int)
         images = torch.stack([crops[index]["image"] for index in chosen])
-        maps = method.part_attention(images.to(accelerator.device)).cpu()
+        maps = method.part_attention(images.to(embed.accelerator.device)).cpu()
         draw_parts(images, maps, list(method.parts), options.parts)
     if options.persons:
         shared = persons_of_one_id(method, persons)
         people = persons.rows(shared.rows)
-        embedded = extract(method, people, config.image, accelerator, cache=config.data.cache)
-        draw_persons(embedded.embeddings, people.persons, shared.name, options.persons)
+        draw_persons(embed(people).embeddings, people.persons, shared.name, options.persons)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -144,7 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--parts", type=Path, metavar="PNG", help="where each part looks, on a few photos")
     parser.add_argument("--persons", type=Path, metavar="PNG", help="embeddings of persons who share a semantic ID")
-    parser.add_argument("--split", default="test", choices=("train", "val", "test"))
+    add_subject_flags(parser)
     parser.add_argument("--photos", type=int, default=4, help="lines of the maps")
     options, overrides = parser.parse_known_args(arguments)
     if not (options.parts or options.persons):

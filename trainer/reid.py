@@ -8,21 +8,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from descry.trainer.datasets import DataConfig, PersonDataset, load_dataset
+from descry.trainer.datasets import PersonDataset
 from descry.trainer.datasets.persons import DISTRACTOR
-from descry.trainer.extraction import Extracted, Extractor
+from descry.trainer.extraction import Extracted
 from descry.trainer.metrics import BLOCK, mean_metrics, query_metrics
 from descry.trainer.protocols import check_query_images, reid_protocol
 from descry.trainer.retrieval import embedding_distances
+from descry.trainer.subject import Extractor
 
 
-def reid_crops(data: DataConfig) -> PersonDataset:
+def reid_crops(dataset: PersonDataset) -> PersonDataset:
     """The crops that take part: the test split and the distractors, in the order of the dataset.
 
     Raises:
-        DatasetError: the dataset cannot be used, or marks no query image.
+        DatasetError: the dataset marks no query image.
     """
-    dataset = load_dataset(data)
     crops = dataset.rows(np.flatnonzero(np.isin(dataset.splits, ("test", DISTRACTOR))))
     check_query_images(crops)
     return crops

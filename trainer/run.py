@@ -23,7 +23,8 @@ from descry.trainer.cache import DEFAULT_FOLDER
 from descry.trainer.config import ConfigError, ExperimentConfig, load_config
 from descry.trainer.datasets import DatasetError, PersonDataset, load_dataset
 from descry.trainer.datasets.statistics import describe
-from descry.trainer.evaluate import evaluate_search, format_table
+from descry.trainer.evaluation import evaluate_search
+from descry.trainer.evaluation_report import format_table
 from descry.trainer.extraction import extract
 from descry.trainer.labels import TrainingLabels
 from descry.trainer.loop import Trainer
