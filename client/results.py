@@ -30,6 +30,7 @@ class ModelInfo:
     par_weight: float
     max_par: float
     max_emb: float
+    par_distance: str
     embedding_size: int
     image_size: tuple[int, int]
 
@@ -58,7 +59,7 @@ class Hit:
         embedding_distance: its embedding part, divided by its maximum.
         metadata: what was given at index time.
         scores: float32 [N], probabilities in 0..1.
-        terms: float32 [N], squared difference of statement and score, 0 where nothing is stated.
+        terms: float32 [N], what each attribute adds to the attribute distance, 0 where nothing is stated.
         explain: computes `agreement`; most callers want that of a few hits only.
     """
 

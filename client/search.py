@@ -104,6 +104,7 @@ class SearchClient:
                 float(content["par_weight"]),
                 float(content["max_par"]),
                 float(content["max_emb"]),
+                str(content["par_distance"]),
                 int(content["embedding_size"]),
                 (int(content["image_size"][0]), int(content["image_size"][1])),
             )

@@ -4,11 +4,13 @@ import json
 import os
 import shutil
 import tempfile
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 
 from descry.export.scripted import Scripted
 from descry.trainer.checkpoint import Checkpoint
+from descry.trainer.retrieval import Fusion
 
 # Every search reads these two; `gallery_search` holds them for its neighbours.
 SETTINGS = "gallery_search"
@@ -76,7 +78,7 @@ def _fusion(checkpoint: Checkpoint) -> str:
     content = {
         "model_digest": checkpoint.digest,
         "method": checkpoint.config.method["name"],
-        **{key: checkpoint.metrics["fusion"][key] for key in ("par_weight", "max_par", "max_emb")},
+        **asdict(Fusion(**checkpoint.metrics["fusion"])),
         "embedding_size": checkpoint.method.embedding_size,
         "image_size": [image.height, image.width],
     }

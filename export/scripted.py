@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from descry.trainer.checkpoint import Checkpoint
 from descry.trainer.methods import Method
-from descry.trainer.retrieval import Fusion
+from descry.trainer.retrieval import FLOOR, Fusion
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -90,9 +90,14 @@ class FuseDistances(nn.Module):
     def forward(
         self, query: Tensor, attributes: Tensor, known: Tensor, weight: Tensor, embedding: Tensor, scores: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Fused distance [B, 1], its PAR and embedding summands [B, 1], squared differences [B, N]."""
-        terms = known * (attributes - scores).square()
-        par = terms.sum(1, keepdim=True).sqrt() / self.fusion.max_par
+        """Fused distance [B, 1], its PAR and embedding summands [B, 1], what each attribute adds [B, N]."""
+        if self.fusion.par_distance == "euclidean":
+            terms = known * (attributes - scores).square()
+            par = terms.sum(1, keepdim=True).sqrt() / self.fusion.max_par
+        else:
+            stated, denied = (-side.clamp(FLOOR, 1 - FLOOR).log() for side in (scores, 1 - scores))
+            terms = known * (attributes * stated + (1 - attributes) * denied)
+            par = terms.sum(1, keepdim=True) / self.fusion.max_par
         apart = (1 - (query * embedding).sum(1, keepdim=True)) / self.fusion.max_emb
         chosen = torch.where(weight < 0, torch.full_like(weight, self.fusion.par_weight), weight)
         return chosen * par + apart, par, apart, terms

@@ -76,6 +76,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
                 "par_weight": 1.0,
                 "max_par": 2.0,
                 "max_emb": 1.5,
+                "par_distance": "euclidean",
                 "embedding_size": 4,
                 "image_size": [256, 128],
             },

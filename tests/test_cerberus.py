@@ -88,7 +88,7 @@ def test_market_s_semantic_ids_cover_what_the_paper_counts():
 
 def test_the_parameters_are_those_of_the_paper():
     """ResNet-50 to layer3[0], the rest twice, five projections: 49.3 M (Table 2's discussion)."""
-    method = build("cerberus", "resnet50")
+    method = build("cerberus", "resnet50", shift=True)
     assert list(method.parts) == list(PARTS)
     assert sum(parameter.numel() for parameter in method.parameter_groups("end_to_end")["image"]) == 49_309_248
 
@@ -169,6 +169,16 @@ def test_the_loss_is_equation_1():
 def test_what_no_loss_reaches_is_not_trained(option, resting):
     groups = build("cerberus", **option).parameter_groups("end_to_end")
     assert {name for name, parameters in groups.items() if not parameters} == resting
+
+
+def test_representations_have_no_common_direction_unless_a_shift_is_asked_for():
+    batch = make_batch()
+    for shift in (False, True):
+        method = build("cerberus", shift=shift).train()
+        trained = {id(parameter) for parameter in method.parameter_groups("end_to_end")["image"]}
+        assert all((id(space.shift) in trained) == shift for space in method.spaces)
+        for features in method._represent(*method.backbone.maps(batch["image"])):
+            torch.testing.assert_close(features.mean(dim=0), torch.zeros_like(features[0]), atol=1e-5, rtol=0)
 
 
 def test_without_persons_there_is_no_identification_loss():

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from served_model import ModelError, ServedModel
 
 EMBEDDING, ATTRIBUTES = 8, 5
 SCHEMA = {"groups": [{"name": f"a{index}", "kind": "binary", "values": ["no", "yes"]} for index in range(ATTRIBUTES)]}
-MODEL = ServedModel(SCHEMA, "digest-one", "tiny", 0.7, 1.9, 1.6, EMBEDDING, (32, 16))
+MODEL = ServedModel(SCHEMA, "digest-one", "tiny", 0.7, 1.9, 1.6, "euclidean", EMBEDDING, (32, 16))
+LIKELIHOOD = replace(MODEL, par_distance="likelihood")
 MODULES = Path(__file__).parents[1] / "model_repository" / "gallery_search" / "1"
 
 
@@ -51,7 +53,7 @@ def random_query(generator: np.random.Generator, k: int, levels: int = 0, **chan
     return Query(**(values | {"k": k} | changed))
 
 
-def brute_force(rows: list[Put], query: Query) -> list[tuple[float, str]]:
+def brute_force(rows: list[Put], query: Query, model: ServedModel = MODEL) -> list[tuple[float, str]]:
     """(distance, id) of the k best rows, row by row in Python floats."""
     weight = MODEL.par_weight if query.par_weight < 0 else query.par_weight
     ranked = []
@@ -59,7 +61,11 @@ def brute_force(rows: list[Put], query: Query) -> list[tuple[float, str]]:
         if query.cameras is not None and json.loads(row.metadata)["camera"] not in query.cameras:
             continue
         stated = zip(query.attributes.tolist(), row.scores.tolist(), query.known.tolist(), strict=True)
-        par = math.sqrt(math.fsum((b - p) ** 2 for b, p, known in stated if known)) / MODEL.max_par
+        if model is LIKELIHOOD:
+            chances = ((p if b else 1 - p) for b, p, known in stated if known)
+            par = math.fsum(-math.log(min(max(chance, 1e-3), 1 - 1e-3)) for chance in chances) / MODEL.max_par
+        else:
+            par = math.sqrt(math.fsum((b - p) ** 2 for b, p, known in stated if known)) / MODEL.max_par
         cosine = math.fsum(q * g for q, g in zip(query.embedding.tolist(), row.embedding.tolist(), strict=True))
         ranked.append((float(np.float32(weight * par + (1 - cosine) / MODEL.max_emb)), row.id))
     return sorted(ranked)[: query.k]
@@ -70,22 +76,23 @@ def found(ranking: Ranking, query: Query) -> list[tuple[float, str]]:
     return list(zip(hits.distances.tolist(), hits.ids, strict=True))
 
 
-def filled(path: Path, rows: list[Put]) -> Ranking:
-    gallery = Gallery(path, MODEL)
+def filled(path: Path, rows: list[Put], model: ServedModel = MODEL) -> Ranking:
+    gallery = Gallery(path, model)
     gallery.write(rows)
-    return Ranking(gallery, MODEL)
+    return Ranking(gallery, model)
 
 
+@pytest.mark.parametrize("model", [MODEL, LIKELIHOOD], ids=lambda model: model.par_distance)
 @pytest.mark.parametrize("levels", [0, 2])
 @pytest.mark.parametrize("k", [1, 7, 200, 10_000])
-def test_search_equals_brute_force_with_ties_by_id(path, k, levels):
+def test_search_equals_brute_force_with_ties_by_id(path, k, levels, model):
     generator = np.random.default_rng(k + levels)
     rows = random_rows(generator, 500, levels)
-    ranking = filled(path, rows)
+    ranking = filled(path, rows, model)
     for cameras in (None, frozenset("02"), frozenset(["elsewhere"])):
         for weight in (0.0, 0.5, -1.0):
             query = random_query(generator, k, levels, cameras=cameras, par_weight=weight)
-            assert found(ranking, query) == brute_force(rows, query)
+            assert found(ranking, query) == brute_force(rows, query, model)
 
 
 def test_equal_rows_are_cut_by_id(path):
@@ -121,6 +128,16 @@ def test_summands_terms_and_scores_explain_the_distance(path):
         hits.distances, query.par_weight * hits.par_distances + hits.embedding_distances, rtol=1e-6
     )
     assert hits.metadata == [by_id[id].metadata for id in hits.ids]
+
+
+def test_the_terms_of_the_likelihood_are_nats(path):
+    generator = np.random.default_rng(2)
+    query = random_query(generator, 50)
+    (hits,) = filled(path, random_rows(generator, 50), LIKELIHOOD).search([query])
+    scores = hits.scores.astype(np.float64)
+    chances = np.where(query.attributes == 1, scores, 1 - scores)
+    np.testing.assert_allclose(hits.terms, -np.log(np.clip(chances, 1e-3, 1 - 1e-3)) * query.known, rtol=1e-5)
+    np.testing.assert_allclose(hits.par_distances, hits.terms.sum(1) / MODEL.max_par, rtol=1e-5)
 
 
 def test_an_unknown_attribute_never_moves_a_distance(path):
@@ -260,7 +277,7 @@ def test_a_wrong_query_is_refused(path, change, message):
 
 def test_the_gallery_of_another_model_is_refused(path):
     Gallery(path, MODEL).close()
-    other = ServedModel(SCHEMA, "digest-two", "tiny", 0.7, 1.9, 1.6, EMBEDDING, (32, 16))
+    other = replace(MODEL, digest="digest-two")
     with pytest.raises(GalleryError) as refusal:
         Gallery(path, other)
     message = str(refusal.value)

@@ -218,10 +218,26 @@ def test_par_distances_equal_the_loop_and_ignore_the_unknown():
     assert (distances[0] == 0).all()
 
 
+def test_likelihood_distances_equal_the_loop():
+    torch.manual_seed(0)
+    attributes, scores = torch.randint(0, 2, (5, 7)).float(), torch.rand(6, 7)
+    scores[0, :3] = torch.tensor([0.0, 1.0, 1e-9])
+    known = torch.randint(0, 2, (5, 7)).float()
+    known[0], known[1] = 0, torch.rand(7)
+    distances = par_distances(attributes, known, scores, "likelihood")
+    for q in range(5):
+        for g in range(6):
+            kept = [min(max(score, 1e-3), 1 - 1e-3) for score in scores[g].tolist()]
+            nats = [math.log(p if bit else 1 - p) for bit, p in zip(attributes[q].tolist(), kept, strict=True)]
+            expected = -sum(k * term for k, term in zip(known[q].tolist(), nats, strict=True))
+            assert distances[q, g].item() == pytest.approx(expected, abs=1e-5)
+    assert (distances[0] == 0).all() and (distances >= 0).all()
+
+
 def test_fusion_is_measured_and_the_weight_chosen_on_the_given_distances():
     relevant = torch.eye(4, dtype=torch.bool)
     par, embedding = 1 - torch.eye(4), torch.eye(4)
     fusion = fit_fusion(par * 3, embedding * 2, relevant, (0.1, 5.0))
     assert fusion == Fusion(par_weight=5.0, max_par=3.0, max_emb=2.0)
-    assert fit_fusion(par, embedding, relevant, (0.1,)).par_weight == 0.1
+    assert fit_fusion(par, embedding, relevant, (0.1,), "likelihood") == Fusion(0.1, 1.0, 1.0, "likelihood")
     torch.testing.assert_close(fuse(par * 3, embedding * 2, fusion), 5 * par + embedding)

@@ -27,6 +27,7 @@ FUSION = {
     "par_weight": 0.7,
     "max_par": 1.9,
     "max_emb": 1.6,
+    "par_distance": "euclidean",
     "embedding_size": EMBEDDING,
     "image_size": [HEIGHT, WIDTH],
 }

@@ -10,6 +10,7 @@ import yaml
 
 from descry.trainer.datasets import DataConfig
 from descry.trainer.methods import METHODS
+from descry.trainer.retrieval import PAR_DISTANCES
 from descry.trainer.sampling import SAMPLERS
 from descry.trainer.transforms import ImageConfig
 
@@ -107,9 +108,11 @@ class FusionConfig:
     Attributes:
         par_weights: candidates of lambda_Ret; the best by mAP on validation data is stored. One candidate is taken as
             it is.
+        par_distance: `euclidean` (Multi-task Transformer) or `likelihood`; see `par_distances`.
     """
 
     par_weights: tuple[float, ...] = (0.2,)
+    par_distance: str = "euclidean"
 
 
 @dataclass(frozen=True)
@@ -217,6 +220,7 @@ def _check(config: ExperimentConfig) -> None:
         if stage.schedule not in SCHEDULES:
             raise ConfigError(f"train.stages: schedule {stage.schedule!r} is not one of {', '.join(SCHEDULES)}")
     for key, value, valid in (
+        ("fusion.par_distance", config.fusion.par_distance, tuple(PAR_DISTANCES)),
         ("train.keep", config.train.keep, ("last", "best")),
         ("train.device", config.train.device, ("auto", "cpu")),
         ("train.mixed_precision", config.train.mixed_precision, ("auto", "no", "bf16", "fp16")),

@@ -23,10 +23,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from accelerate import PartialState
 
 from descry.trainer.checkpoint import CheckpointError
-from descry.trainer.config import ConfigError, load_config
+from descry.trainer.config import ConfigError, FusionConfig, load_config
 from descry.trainer.datasets import DatasetError
 from descry.trainer.datasets.statistics import describe
 from descry.trainer.efficiency import model_costs
@@ -100,7 +101,8 @@ def evaluate(directory: Path, options: argparse.Namespace, overrides: Sequence[s
     gallery = embed(persons)
     started = time.monotonic()
     stored = Fusion(**checkpoint.metrics["fusion"])
-    fusion = stored if options.fusion == "checkpoint" else None
+    measured_here = FusionConfig((stored.par_weight,), stored.par_distance)
+    fusion = stored if options.fusion == "checkpoint" else measured_here
     result = {
         "checkpoint": {
             "directory": str(directory),
@@ -110,12 +112,13 @@ def evaluate(directory: Path, options: argparse.Namespace, overrides: Sequence[s
         "dataset": {"name": persons.name, "split": options.split, "digests": describe(subject.dataset)},
         "images": len(persons),
         "model": model_costs(method, subject.config.image),
-        **evaluate_search(method, gallery, fusion, (stored.par_weight,), queries, options.par_weights),
+        **evaluate_search(method, gallery, fusion, queries, options.par_weights),
     }
     result["seconds"] = {"extraction": gallery.seconds, "evaluation": time.monotonic() - started}
     if crops is not None:
         result["reid"] = evaluate_reid(crops, reid_embeddings(crops, gallery, embed))
-    return {**result, "machine": describe_machine()}
+    config = yaml.safe_load(subject.config.to_yaml())
+    return {**result, "config": config, "machine": describe_machine()}
 
 
 def dataset_overrides(experiment: Path) -> list[str]:

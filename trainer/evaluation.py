@@ -1,16 +1,18 @@
 """Everything that is measured of a checkpoint on a split: attribute search, recognition, error gaps."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from descry.trainer.extraction import Extracted, description_distances
+from descry.trainer.config import FusionConfig
+from descry.trainer.extraction import Extracted, encode_descriptions
 from descry.trainer.fairness import recognition_by_value, search_by_value
 from descry.trainer.methods import Method
 from descry.trainer.metrics import (
+    BLOCK,
     attribute_metrics,
     bootstrap_intervals,
     mean_metrics,
@@ -18,22 +20,55 @@ from descry.trainer.metrics import (
     recognition_metrics,
 )
 from descry.trainer.protocols import Queries, category_queries
-from descry.trainer.retrieval import Fusion, fit_fusion, fuse
+from descry.trainer.retrieval import Fusion, embedding_distances, fit_fusion, fuse, par_distances
 from descry.trainer.schema import UNKNOWN
 
 
-def query_distances(method: Method, queries: Queries, gallery: Extracted) -> tuple[Tensor, Tensor]:
-    """PAR and embedding distances [Q, G] of complete descriptions, before fusion; each distinct one is encoded once."""
+def distance_blocks(
+    method: Method, queries: Queries, gallery: Extracted, par_distance: str = "euclidean"
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Block by block of queries: their rows, PAR and embedding distances [B, G] before fusion.
+
+    Each distinct description is encoded once.
+    """
     distinct, which = queries.attributes.unique(dim=0, return_inverse=True)
-    par, embedding = description_distances(method, distinct, torch.ones_like(distinct), gallery)
-    return par[which], embedding[which]
+    encoded = encode_descriptions(method, distinct, torch.ones_like(distinct))
+    for start in range(0, len(which), BLOCK):
+        rows = slice(start, start + BLOCK)
+        stated = queries.attributes[rows].float()
+        par = par_distances(stated, torch.ones_like(stated), gallery.scores, par_distance)
+        yield rows, par, embedding_distances(encoded[which[rows]], gallery.embeddings)
+
+
+def query_distances(
+    method: Method, queries: Queries, gallery: Extracted, par_distance: str = "euclidean"
+) -> tuple[Tensor, Tensor]:
+    """PAR and embedding distances [Q, G] of complete descriptions, before fusion."""
+    _, par, embedding = zip(*distance_blocks(method, queries, gallery, par_distance), strict=True)
+    return torch.cat(par), torch.cat(embedding)
+
+
+def measure_search(
+    method: Method, queries: Queries, gallery: Extracted, fusion: Fusion, sweep: Sequence[float] = ()
+) -> tuple[dict[str, Tensor], dict[float, Tensor]]:
+    """`query_metrics` [Q, M] of each distance, and of the fused one with each weight of `sweep`."""
+    measured: dict[str, list[Tensor]] = {"embedding": [], "par": [], "fused": []}
+    swept: dict[float, list[Tensor]] = {weight: [] for weight in sweep}
+    for rows, par, embedding in distance_blocks(method, queries, gallery, fusion.par_distance):
+        truth = queries.truth(rows)
+        distances = {"embedding": embedding, "par": par, "fused": fuse(par, embedding, fusion)}
+        for name, values in distances.items():
+            measured[name].append(query_metrics(values, *truth))
+        for weight, blocks in swept.items():
+            blocks.append(query_metrics(fuse(par, embedding, replace(fusion, par_weight=weight)), *truth))
+    by_name = {name: torch.cat(blocks) for name, blocks in measured.items()}
+    return by_name, {weight: torch.cat(blocks) for weight, blocks in swept.items()}
 
 
 def evaluate_search(
     method: Method,
     gallery: Extracted,
-    fusion: Fusion | None,
-    par_weights: Sequence[float] = (),
+    fusion: Fusion | FusionConfig,
     queries: Queries | None = None,
     sweep: Sequence[float] = (),
 ) -> dict[str, Any]:
@@ -44,26 +79,22 @@ def evaluate_search(
     Args:
         method: encodes the descriptions.
         gallery: what it said of the gallery.
-        par_weights: candidates when `fusion` is None.
-        fusion: the constants; None measures them here, with the best of `par_weights`.
+        fusion: the constants, or the candidates among which they are measured here.
         queries: None = the gallery's categories, without a gallery filter.
         sweep: further PAR weights to measure the fused distance with, over all categories.
     """
     queries = queries or category_queries(gallery.crops, method.labels.categories)
-    par, embedding = query_distances(method, queries, gallery)
-    fusion = fusion or fit_fusion(par, embedding, queries.relevant, par_weights)
+    if isinstance(fusion, FusionConfig):
+        distances = query_distances(method, queries, gallery, fusion.par_distance)
+        fusion = fit_fusion(*distances, queries.relevant, fusion.par_weights, fusion.par_distance)
     groups = {"all": torch.ones_like(queries.seen), "seen": queries.seen, "unseen": ~queries.seen}
-    table, intervals, measured_by = {}, {}, {}
-    for name, distances in {"embedding": embedding, "par": par, "fused": fuse(par, embedding, fusion)}.items():
-        measured = query_metrics(distances, queries.relevant, queries.ignored)
-        measured_by[name] = measured
-        table[name] = {which: mean_metrics(measured[rows]) for which, rows in groups.items() if rows.any()}
-        intervals[name] = {which: bootstrap_intervals(measured[groups[which]]) for which in table[name]}
-    swept = []
-    for weight in sweep:
-        distances = fuse(par, embedding, replace(fusion, par_weight=weight))
-        measured = query_metrics(distances, queries.relevant, queries.ignored)
-        swept.append({"par_weight": weight, **mean_metrics(measured)})
+    measured, swept = measure_search(method, queries, gallery, fusion, sweep)
+    present = {which: rows for which, rows in groups.items() if rows.any()}
+    table, intervals = (
+        {name: {which: summarize(values[rows]) for which, rows in present.items()} for name, values in measured.items()}
+        for summarize in (mean_metrics, bootstrap_intervals)
+    )
+    weights = [{"par_weight": weight, **mean_metrics(values)} for weight, values in swept.items()]
     return {
         "protocol": {"queries": queries.query_set, "gallery_filter": queries.gallery_filter},
         "search": table,
@@ -73,9 +104,9 @@ def evaluate_search(
             **recognition_metrics(gallery.scores, gallery.attributes, method.schema),
         },
         "fairness": {
-            "search": search_by_value(measured_by["fused"], queries.attributes, method.schema),
+            "search": search_by_value(measured["fused"], queries.attributes, method.schema),
             "recognition": recognition_by_value(gallery.scores, gallery.attributes, method.schema),
         },
         "fusion": asdict(fusion),
-        **({"sweep": swept} if swept else {}),
+        **({"sweep": weights} if weights else {}),
     }

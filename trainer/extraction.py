@@ -62,8 +62,15 @@ def extract(
 
 
 @torch.inference_mode()
+def encode_descriptions(method: Method, attributes: Tensor, known: Tensor) -> Tensor:
+    """Query embeddings [Q, D], on the CPU, of attributes and known [Q, N] of 0 and 1."""
+    stated, known = attributes.float() * known.float(), known.float()
+    device = next(method.parameters()).device
+    return method.encode_attributes(stated.to(device), known.to(device)).cpu()
+
+
 def description_distances(
-    method: Method, attributes: Tensor, known: Tensor, gallery: Extracted
+    method: Method, attributes: Tensor, known: Tensor, gallery: Extracted, par_distance: str = "euclidean"
 ) -> tuple[Tensor, Tensor]:
     """PAR and embedding distances [Q, G] of descriptions, before fusion.
 
@@ -72,8 +79,7 @@ def description_distances(
         attributes: [Q, N] of 0 and 1; ignored where not known.
         known: [Q, N] of 0 and 1.
         gallery: the G images.
+        par_distance: one of `PAR_DISTANCES`.
     """
-    stated, known = attributes.float() * known.float(), known.float()
-    device = next(method.parameters()).device
-    encoded = method.encode_attributes(stated.to(device), known.to(device)).cpu()
-    return par_distances(stated, known, gallery.scores), embedding_distances(encoded, gallery.embeddings)
+    par = par_distances(attributes.float() * known.float(), known.float(), gallery.scores, par_distance)
+    return par, embedding_distances(encode_descriptions(method, attributes, known), gallery.embeddings)

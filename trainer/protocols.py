@@ -20,21 +20,50 @@ GALLERY_FILTERS = ("none", "same_camera")
 class Queries:
     """Complete descriptions that a gallery is searched for.
 
+    What is right for them is worked out block by block: ten thousand queries of a hundred thousand images need no
+    matrix of 10^9 cells.
+
     Attributes:
         attributes: uint8 [Q, N].
-        relevant: bool [Q, G].
+        categories: int64 [Q], the number of each description's category.
+        labels: int64 [G], that of each image; `IGNORE` where it has none.
         seen: bool [Q], whether the category is among the training categories.
-        ignored: bool [Q, G], images that this query's ranking leaves out.
+        sources: int64 [Q], the image that gave each description.
+        gallery: the G images.
         query_set: which descriptions, one of `QUERY_SETS`.
-        gallery_filter: what `ignored` follows, one of `GALLERY_FILTERS`.
+        gallery_filter: which images a ranking leaves out, one of `GALLERY_FILTERS`.
     """
 
     attributes: Tensor
-    relevant: Tensor
+    categories: Tensor
+    labels: Tensor
     seen: Tensor
-    ignored: Tensor
+    sources: Tensor
+    gallery: PersonDataset
     query_set: str
     gallery_filter: str
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown filter."""
+        if self.gallery_filter not in GALLERY_FILTERS:
+            raise DatasetError(f"gallery filter {self.gallery_filter!r} is not one of {', '.join(GALLERY_FILTERS)}")
+
+    def truth(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """Which images are relevant to some of the queries, and which their ranking leaves out: bool [rows, G] each."""
+        relevant = self.categories[rows, None] == self.labels
+        if self.gallery_filter == "none":
+            return relevant, torch.zeros_like(relevant)
+        return relevant, _same_camera(self.gallery, self.sources[rows])
+
+    @property
+    def relevant(self) -> Tensor:
+        """`truth` of all queries: bool [Q, G]."""
+        return self.truth(slice(None))[0]
+
+    @property
+    def ignored(self) -> Tensor:
+        """`truth` of all queries: bool [Q, G]."""
+        return self.truth(slice(None))[1]
 
 
 def category_queries(gallery: PersonDataset, training_categories: Tensor, gallery_filter: str = "none") -> Queries:
@@ -52,10 +81,10 @@ def category_queries(gallery: PersonDataset, training_categories: Tensor, galler
     """
     attributes = torch.from_numpy(gallery.attributes)
     asked = torch.unique(attributes[(attributes != UNKNOWN).all(dim=1)], dim=0)
-    relevant = match_rows(attributes, asked)[None, :] == torch.arange(len(asked))[:, None]
+    labels = match_rows(attributes, asked)
     seen = match_rows(asked, training_categories.cpu()) != IGNORE
-    ignored = _ignored(gallery, _sources(relevant, torch.from_numpy(gallery.queries)), gallery_filter)
-    return Queries(asked, relevant, seen, ignored, "categories", gallery_filter)
+    sources = _first_images(labels, len(asked), torch.from_numpy(gallery.queries))
+    return Queries(asked, torch.arange(len(asked)), labels, seen, sources, gallery, "categories", gallery_filter)
 
 
 def image_queries(gallery: PersonDataset, training_categories: Tensor, gallery_filter: str = "none") -> Queries:
@@ -71,12 +100,10 @@ def image_queries(gallery: PersonDataset, training_categories: Tensor, gallery_f
     sources = torch.from_numpy(np.flatnonzero(gallery.queries & (gallery.attributes != UNKNOWN).all(axis=1)))
     if not len(sources):
         raise DatasetError(f"{gallery.name}: no re-ID query image has all attributes known; ask for categories instead")
-    categories = torch.unique(attributes[sources], dim=0)
-    category = match_rows(attributes, categories)
-    relevant = category[None, :] == category[sources, None]
-    seen = match_rows(attributes[sources], training_categories.cpu()) != IGNORE
-    ignored = _ignored(gallery, sources, gallery_filter)
-    return Queries(attributes[sources], relevant, seen, ignored, "images", gallery_filter)
+    labels = match_rows(attributes, torch.unique(attributes[sources], dim=0))
+    described = attributes[sources]
+    seen = match_rows(described, training_categories.cpu()) != IGNORE
+    return Queries(described, labels[sources], labels, seen, sources, gallery, "images", gallery_filter)
 
 
 # `categories`: every distinct one is asked for once (ASMR, SAL). `images`: a category is asked for as often as it has
@@ -84,19 +111,14 @@ def image_queries(gallery: PersonDataset, training_categories: Tensor, gallery_f
 QUERY_SETS = {"categories": category_queries, "images": image_queries}
 
 
-def _ignored(gallery: PersonDataset, sources: Tensor, gallery_filter: str) -> Tensor:
-    if gallery_filter not in GALLERY_FILTERS:
-        raise DatasetError(f"gallery filter {gallery_filter!r} is not one of {', '.join(GALLERY_FILTERS)}")
-    if gallery_filter == "none":
-        return torch.zeros(len(sources), len(gallery), dtype=torch.bool)
-    return _same_camera(gallery, sources)
-
-
-def _sources(relevant: Tensor, queries: Tensor) -> Tensor:
-    """The image that gives each category its description: int64 [Q]."""
-    preferred = relevant & queries if queries.any() else relevant
-    preferred = torch.where(preferred.any(dim=1, keepdim=True), preferred, relevant)
-    return preferred.int().argmax(dim=1)
+def _first_images(labels: Tensor, count: int, preferred: Tensor) -> Tensor:
+    """The first image of each category, among the preferred ones (bool [G]) where it has one: int64 [count]."""
+    first = torch.empty(count, dtype=torch.int64)
+    for allowed in (torch.ones_like(preferred), preferred):
+        images = (allowed & (labels != IGNORE)).nonzero()[:, 0]
+        found, where = np.unique(labels[images].numpy(), return_index=True)
+        first[torch.from_numpy(found)] = images[torch.from_numpy(where)]
+    return first
 
 
 def _same_camera(gallery: PersonDataset, sources: Tensor) -> Tensor:

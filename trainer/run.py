@@ -101,7 +101,7 @@ def validate(
     device, workers = accelerator.device, config.train.workers
     gallery = extract(method.to(device), persons, config.image, accelerator, workers, config.data.cache)
     gallery = replace(gallery, scores=method.calibrate(gallery.embeddings, gallery.scores, gallery.attributes))
-    return evaluate_search(method, gallery, None, config.fusion.par_weights)
+    return evaluate_search(method, gallery, config.fusion)
 
 
 def main(arguments: list[str] | None = None) -> int:

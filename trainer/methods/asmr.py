@@ -19,6 +19,7 @@ from descry.trainer.backbones import Backbone, BackboneConfig
 from descry.trainer.labels import TrainingLabels
 from descry.trainer.losses import masked_group_cross_entropy, modality_alignment
 from descry.trainer.methods.alignment import GROUP_WEIGHTS, encode_description, perceptron, semantic_margin
+from descry.trainer.methods.hubness import EXTRA, crowding, lift_descriptions, lift_images
 from descry.trainer.methods.method import Method, check_options
 from descry.trainer.schema import AttributeSchema
 
@@ -35,6 +36,9 @@ class ASMRConfig:
         temperature: T of the semantic affinity; 0 = the number of groups (Market-1501's setting).
         group_weights: `one_plus` is the paper's w = 1 + W, `released` the Market code's w = W; W ~ U(-0.25, 0.25).
         freeze_batch_norm: keep the backbone's running statistics in `align`.
+        joint: in `align`, let the classifiers' loss train the image network, too (Multi-task Transformer, Eq. 3.2);
+            off = as published.
+        hubness: beta of the correction for images that are near every description (`hubness.py`); 0 = as published.
     """
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -45,6 +49,8 @@ class ASMRConfig:
     temperature: float = 0.0
     group_weights: str = "one_plus"
     freeze_batch_norm: bool = True
+    joint: bool = False
+    hubness: float = 0.0
 
 
 class ASMR(Method):
@@ -66,7 +72,7 @@ class ASMR(Method):
         check_options(config, group_weights=GROUP_WEIGHTS)
         self.config = config
         self.stage = "align"
-        self.embedding_size = config.embedding_size
+        self.embedding_size = config.embedding_size + (EXTRA if config.hubness else 0)
         self.backbone = Backbone(config.backbone, load_weights)
         width = self.backbone.channels
         self.image_head = perceptron(width, 512, 128, config.embedding_size)
@@ -113,7 +119,7 @@ class ASMR(Method):
         if self.config.weight:
             group_labels = self.labels.group_labels(self.categories)
             margin = semantic_margin(embeddings, group_labels, self.group_offsets, self.config)
-        classification = self.classification_loss(features.detach(), attributes)
+        classification = self.classification_loss(features if self.config.joint else features.detach(), attributes)
         return {
             "loss": alignment + self.config.weight * margin + classification,
             "alignment": alignment.detach(),
@@ -129,7 +135,11 @@ class ASMR(Method):
     def encode_image(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See `Method`; the features are the pooled ones."""
         features = self.backbone.pooled(images).float()
-        return F.normalize(self.image_head(features).float(), dim=1), features
+        units = F.normalize(self.image_head(features).float(), dim=1)
+        if self.config.hubness:
+            categories = F.normalize(self.category_encoder(self.categories.float()).float(), dim=1)
+            units = lift_images(units, crowding(units, categories), self.config.hubness)
+        return units, features
 
     def attribute_scores(self, features: Tensor) -> Tensor:
         """PAR scores [B, N] in 0..1: each group's softmax, summed over the patterns that have the element."""
@@ -141,4 +151,5 @@ class ASMR(Method):
 
     def encode_attributes(self, attributes: Tensor, known: Tensor) -> Tensor:
         """See `encode_description`."""
-        return encode_description(self.category_encoder, attributes, known, self.categories, self.counts)
+        units = encode_description(self.category_encoder, attributes, known, self.categories, self.counts)
+        return lift_descriptions(units) if self.config.hubness else units

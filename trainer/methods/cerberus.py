@@ -39,6 +39,8 @@ class CerberusConfig:
         alpha, beta: of the margin ln(alpha N_g / N + beta); 0 and 1 are no margin, 0 and e^0.6 Table 8's fixed one.
         combinations: semantic IDs are all `legal` combinations of a part's attributes, or those `seen` in training.
         initialization: of the prototypes, one of those of Table 7.
+        shift: whether the batch norm of a representation learns a shift. With one, all images of a part come near one
+            direction, which satisfies L_sem without telling semantic IDs apart (docs/methods.md).
     """
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -52,6 +54,7 @@ class CerberusConfig:
     beta: float = 1.8
     combinations: str = "legal"
     initialization: str = "he_normal"
+    shift: bool = False
 
 
 class Cerberus(Method):
@@ -110,7 +113,9 @@ class Cerberus(Method):
     def parameter_groups(self, stage: str) -> dict[str, list[nn.Parameter]]:
         """See `Method`; what a weight of 0 leaves without a loss is not trained."""
         config, spaces = self.config, self.spaces
+        shifts = [] if config.shift else [space.shift for space in spaces]
         projections = [parameter for space in spaces for parameter in space.projection.parameters()]
+        projections = [parameter for parameter in projections if all(parameter is not shift for shift in shifts)]
         classifiers = [parameter for space in spaces for parameter in space.classifier.parameters()]
         regularized = config.regularization_weight > 0
         return {

@@ -1,6 +1,7 @@
 """One body part of Cerberus: its representation, its semantic IDs and their prototypes."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -64,6 +65,12 @@ class PartSpace(nn.Module):
         self.directions = nn.Parameter(torch.zeros(len(ids.columns), sizes.features))
         self.projection = nn.Sequential(nn.Linear(sizes.channels, sizes.features), nn.BatchNorm1d(sizes.features))
         self.classifier = nn.Linear(sizes.features, sizes.persons)
+
+    @property
+    def shift(self) -> nn.Parameter:
+        """What the batch norm adds to every representation: [d], 0 at first."""
+        norm = cast(nn.BatchNorm1d, self.projection[1])
+        return norm.bias
 
     def labels(self, attributes: Tensor) -> Tensor:
         """The semantic ID of `attributes` uint8 [B, N]: int64 [B]; `IGNORE` where unknown or not in the table."""

@@ -49,6 +49,7 @@ class TritonPythonModel:
             "method": model.method,
             "par_weight": model.par_weight,
             "max_par": model.max_par,
+            "par_distance": model.par_distance,
             "max_emb": model.max_emb,
             "embedding_size": model.embedding_size,
             "image_size": model.image_size,

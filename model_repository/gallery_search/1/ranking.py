@@ -1,19 +1,18 @@
 """Exact ranking of the gallery in memory: what gallery_search does, importable without a server."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from gallery import Gallery, Rows
 from gallery_row import InvalidRequest
+from par_distance import PAR_DISTANCES, ROUND_OFF
 from served_model import ServedModel
 
 MOST_HITS = 10_000
 LARGEST_WEIGHT = 1e6
 QUERIES_A_PASS = 16
 ROWS_A_PASS = 16_384
-ROUND_OFF = 2.0**-24
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,9 @@ class Ranking:
         self._camera_codes: dict[str, int] = {}
         self._cameras = np.empty(0, np.int32)
         self._embeddings = np.empty((0, model.embedding_size), np.float32)
-        # Scores and their squares side by side: sum known (b - p)^2 is then one matrix product.
-        self._scores = np.empty((0, 2 * model.attribute_count), np.float32)
+        self._par = PAR_DISTANCES[model.par_distance]
+        self._scores = np.empty((0, model.attribute_count), np.float32)
+        self._columns = np.empty((0, 2 * model.attribute_count), np.float32)
         self._largest_norm = 0.0
         self.refresh()
 
@@ -128,20 +128,20 @@ class Ranking:
         """One pass over the blocks for several queries: a row is read from memory once for all of them."""
         rows = len(self)
         known = np.stack([query.known for query in queries])
-        stated = np.stack([query.attributes for query in queries]) * known
+        stated = np.stack([query.attributes for query in queries])
         cosines = np.stack([query.embedding for query in queries]) @ self._embeddings[:rows].T
-        squares = np.hstack([-2 * stated, known]) @ self._scores[:rows].T
-        squares += (stated**2).sum(axis=1, keepdims=True)
-        return [self._best(*each) for each in zip(queries, cosines, squares, strict=True)]
+        sums = self._par.query_weights(stated, known) @ self._columns[:rows].T
+        sums += self._par.offset(stated, known)
+        return [self._best(*each) for each in zip(queries, cosines, sums, strict=True)]
 
-    def _best(self, query: Query, cosines: np.ndarray, squares: np.ndarray) -> Hits:
-        """The k best rows, given float32 cosines and squared PAR distances, both [rows].
+    def _best(self, query: Query, cosines: np.ndarray, sums: np.ndarray) -> Hits:
+        """The k best rows, given float32 cosines and sums of PAR terms, both [rows].
 
         float32 narrows the gallery to the rows that can be among the k best for certain; these are measured again in
         float64, so that neither rounding nor cancellation decides a rank.
         """
         weight = self._weight(query)
-        nearest, farthest = self._bounds(query, weight, cosines, squares)
+        nearest, farthest = self._bounds(query, weight, cosines, sums)
         wanted = min(query.k, len(self))
         if query.cameras is not None:
             codes = [self._camera_codes[camera] for camera in query.cameras if camera in self._camera_codes]
@@ -161,7 +161,7 @@ class Ranking:
         return self._hits(query, candidates[order[:wanted]])
 
     def _bounds(
-        self, query: Query, weight: float, cosines: np.ndarray, squares: np.ndarray
+        self, query: Query, weight: float, cosines: np.ndarray, sums: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """The least and the greatest distance [rows] that float32 rounding leaves possible.
 
@@ -170,13 +170,13 @@ class Ranking:
         model = self._model
         magnitude = self._largest_norm * float(np.linalg.norm(query.embedding))
         cosine_error = (model.embedding_size + 2) * ROUND_OFF * magnitude
-        square_error = (2 * model.attribute_count + 2) * ROUND_OFF * 4 * float(query.known.sum())
+        sum_error = np.float32(self._par.sum_error(query.known))
         scale = weight / model.max_par
-        slack = 8 * ROUND_OFF * (scale * math.sqrt(model.attribute_count) + (1 + magnitude) / model.max_emb)
+        slack = 8 * ROUND_OFF * (scale * self._par.largest(model.attribute_count) + (1 + magnitude) / model.max_emb)
         slack += cosine_error / model.max_emb
         apart = (1 - cosines) / np.float32(model.max_emb)
-        nearest = np.sqrt(np.maximum(squares - np.float32(square_error), 0)) * np.float32(scale)
-        farthest = np.sqrt(np.maximum(squares + np.float32(square_error), 0)) * np.float32(scale)
+        nearest = self._par.finish(sums - sum_error) * np.float32(scale)
+        farthest = self._par.finish(sums + sum_error) * np.float32(scale)
         nearest += apart - np.float32(slack)
         farthest += apart + np.float32(slack)
         return nearest, farthest
@@ -186,30 +186,25 @@ class Ranking:
 
         Sums run along each row, not through BLAS: equal rows then get equal distances wherever they lie.
         """
-        model, count = self._model, self._model.attribute_count
+        model = self._model
         par, apart = np.empty(len(rows)), np.empty(len(rows))
         for start in range(0, len(rows), ROWS_A_PASS):
             part = slice(start, start + ROWS_A_PASS)
-            terms = self._terms(query, self._scores[rows[part], :count])
-            par[part] = np.sqrt(terms.sum(axis=1)) / model.max_par
+            terms = self._par.terms(query.attributes, query.known, self._scores[rows[part]])
+            par[part] = self._par.finish(terms.sum(axis=1)) / model.max_par
             products = self._embeddings[rows[part]].astype(np.float64) * query.embedding
             apart[part] = (1 - products.sum(axis=1)) / model.max_emb
         fused = self._weight(query) * par + apart
         return fused.astype(np.float32), par.astype(np.float32), apart.astype(np.float32)
 
     def _hits(self, query: Query, rows: np.ndarray) -> Hits:
-        scores = self._scores[rows, : self._model.attribute_count]
-        terms = self._terms(query, scores).astype(np.float32)
+        scores = self._scores[rows]
+        terms = self._par.terms(query.attributes, query.known, scores).astype(np.float32)
         ids, metadata = [self._ids[row] for row in rows], [self._metadata[row] for row in rows]
         return Hits(ids, metadata, *self._measure(query, rows), terms, scores)
 
     def _weight(self, query: Query) -> float:
         return self._model.par_weight if query.par_weight < 0 else query.par_weight
-
-    @staticmethod
-    def _terms(query: Query, scores: np.ndarray) -> np.ndarray:
-        """Squared difference of statement and score, float64 [rows, N]; 0 where unknown."""
-        return (query.attributes.astype(np.float64) - scores) ** 2 * query.known
 
     def _put(self, rows: Rows) -> None:
         self._reserve(len(self) + len(rows.numbers))
@@ -219,7 +214,8 @@ class Ranking:
         codes = [self._camera_codes.setdefault(camera, len(self._camera_codes)) for camera in rows.cameras]
         self._cameras[slots] = codes
         self._embeddings[slots] = rows.embeddings
-        self._scores[slots] = np.hstack([rows.scores, rows.scores**2])
+        self._scores[slots] = rows.scores
+        self._columns[slots] = self._par.columns(rows.scores)
         self._largest_norm = max(self._largest_norm, float(np.linalg.norm(rows.embeddings, axis=1).max()))
 
     def _slot(self, number: int) -> int:
@@ -237,7 +233,7 @@ class Ranking:
         if slot is None:
             return
         last = len(self) - 1
-        for block in (self._cameras, self._embeddings, self._scores):
+        for block in (self._cameras, self._embeddings, self._scores, self._columns):
             block[slot] = block[last]
         self._ids[slot], self._metadata[slot], self._numbers[slot] = (
             self._ids[-1],
@@ -254,6 +250,7 @@ class Ranking:
         self._cameras = _grown(self._cameras, used, rows)
         self._embeddings = _grown(self._embeddings, used, rows)
         self._scores = _grown(self._scores, used, rows)
+        self._columns = _grown(self._columns, used, rows)
 
 
 def _grown(block: np.ndarray, used: int, rows: int) -> np.ndarray:

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FUSION_KEYS = ("model_digest", "method", "par_weight", "max_par", "max_emb", "embedding_size", "image_size")
+FUSION_KEYS = (
+    *("model_digest", "method", "par_weight", "max_par", "max_emb", "par_distance"),
+    *("embedding_size", "image_size"),
+)
 
 
 class ModelError(RuntimeError):
@@ -23,6 +26,7 @@ class ServedModel:
         par_weight: weight of the PAR distance measured on validation data.
         max_par: largest PAR distance on validation data, > 0.
         max_emb: largest embedding distance on validation data, > 0.
+        par_distance: which PAR distance, a key of `PAR_DISTANCES`.
         embedding_size: D.
         image_size: (H, W) in pixels.
     """
@@ -33,6 +37,7 @@ class ServedModel:
     par_weight: float
     max_par: float
     max_emb: float
+    par_distance: str
     embedding_size: int
     image_size: tuple[int, int]
 
@@ -62,6 +67,7 @@ class ServedModel:
             par_weight=float(fusion["par_weight"]),
             max_par=float(fusion["max_par"]),
             max_emb=float(fusion["max_emb"]),
+            par_distance=str(fusion["par_distance"]),
             embedding_size=int(fusion["embedding_size"]),
             image_size=(int(height), int(width)),
         )
