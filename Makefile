@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS := $(shell $(PYTHON) -c 'import sys; print("--constraint constraints.txt" * (sys.version_info[:2] == (3, 11)))')
 PACKAGES := trainer export client demo model_repository
 
-.PHONY: quickstart test lint types bench clean
+.PHONY: quickstart test lint types bench results clean
 
 quickstart: $(VENV)/ready
 	$(BIN)/python -m descry.demo.quickstart
@@ -29,10 +29,16 @@ bench: $(VENV)/ready
 	$(BIN)/python bench/data.py
 	$(BIN)/python bench/training.py
 	$(BIN)/python bench/sal_step.py
+	$(BIN)/python bench/metrics.py
 	$(BIN)/python bench/encoder.py
 	$(BIN)/python bench/parity.py
 	$(BIN)/python bench/search.py
 	$(BIN)/python bench/indexing.py
+
+# Tables and figures of docs/results from the checkpoints of the sweeps; what was measured before is not measured again.
+results: $(VENV)/ready
+	$(BIN)/python -m descry.trainer.record $(wildcard runs/sweeps/small_*) --to docs/results/runs
+	$(BIN)/python -m descry.trainer.comparison docs/results/comparison.yaml --features --cache
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

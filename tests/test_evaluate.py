@@ -1,5 +1,8 @@
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -173,3 +176,18 @@ def test_costs_count_what_serves_an_image():
     assert costs["parameters"] == sum(parameter.numel() for parameter in used)
     assert costs["parameters"] < sum(parameter.numel() for parameter in method.parameters())
     assert costs["megabytes"] == costs["parameters"] * 4 / 1e6
+
+
+def test_two_processes_measure_what_one_does(trained):
+    """The gallery has 48 images, and 64 fit into one batch: with two processes one of them has padding to drop."""
+    found = []
+    for processes in (1, 2):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        command += ["-m", "descry.trainer.evaluate", str(trained), "--json"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        run = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=600)
+        (line,) = [line for line in run.stdout.splitlines() if line.startswith("{")]
+        found.append(json.loads(line))
+    one, two = found
+    for section in ("search", "intervals", "attributes", "fairness"):
+        assert one[section] == two[section]
