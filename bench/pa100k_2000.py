@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from PIL import Image
 from tqdm import tqdm
 
 from descry.client import SearchClient, index_folder
@@ -22,17 +21,18 @@ from descry.client.serve import TritonServer
 from descry.export.__main__ import main as export
 from descry.trainer.checkpoint import Checkpoint, load_checkpoint
 from descry.trainer.datasets import PersonDataset, load_dataset
-from descry.trainer.evaluate import query_distances
+from descry.trainer.evaluation import query_distances
 from descry.trainer.extraction import extract
-from descry.trainer.figures import RankedRow, draw_ranked_grid, draw_training_curves
 from descry.trainer.metrics import attribute_metrics, search_metrics
 from descry.trainer.protocols import Queries, category_queries
+from descry.trainer.ranked_figure import draw_ranked_grid, ranked_rows
 from descry.trainer.retrieval import Fusion, fuse
 from descry.trainer.schema import UNKNOWN
 from descry.trainer.state import History
+from descry.trainer.training_figure import draw_training_curves
 
 METRICS = ("rank1", "rank5", "rank10", "mAP", "mAP_trapezoid")
-SHOWN_QUERIES, SHOWN_HITS = 10, 8
+SHOWN_QUERIES = 10
 AGREEMENT = 1e-3
 
 
@@ -60,7 +60,7 @@ def main() -> int:
     known = gallery.attributes != UNKNOWN
     attributes = attribute_metrics(gallery.scores, gallery.attributes, known)
     fused = distances_by_name(fusion, *served["float32"])["ASMR, fused"]
-    draw_grids(checkpoint, persons, queries, fused, options.out)
+    draw_ranked_grid(ranked_rows(queries, fused, persons, SHOWN_QUERIES), options.out / "pa100k_2000_grid.jpg")
     draw_training_curves(History(options.checkpoint).read(), options.out / "pa100k_2000_training.png")
     page = report(checkpoint, persons, queries, tables, attributes, disagreement)
     (options.out / "pa100k_2000.md").write_text(page, encoding="utf-8")
@@ -138,34 +138,6 @@ def largest_difference(first: dict, second: dict) -> float:
     )
 
 
-def draw_grids(
-    checkpoint: Checkpoint, persons: PersonDataset, queries: Queries, fused: torch.Tensor, out: Path
-) -> None:
-    """Ten queries, every tenth or so in order of category, as the server ranked them."""
-    schema = checkpoint.schema
-    chosen = np.linspace(0, len(queries.attributes) - 1, SHOWN_QUERIES).round().astype(int)
-    rows = []
-    for query in chosen:
-        category = queries.attributes[query].numpy()
-        order = fused[query].argsort(stable=True)[:SHOWN_HITS].tolist()
-        said = schema.decode(category)
-        shown = {name: "+".join(values) for name, values in said.items() if values not in (("no",), ("none",))}
-        stated = ", ".join(f"{name} {value}" for name, value in shown.items())
-        notes = [different(schema, said, persons.attributes[index]) for index in order]
-        images = [Image.open(persons.images[index]) for index in order]
-        right = [bool(queries.relevant[query, index]) for index in order]
-        kind = "seen" if queries.seen[query] else "unseen"
-        count = int(queries.relevant[query].sum())
-        rows.append(RankedRow(f"{stated}  [{kind} category, {count} in the gallery]", images, right, notes))
-    draw_ranked_grid(rows, out / "pa100k_2000_grid.jpg")
-
-
-def different(schema, said: dict[str, tuple[str, ...]], labels: np.ndarray) -> str:
-    """The groups in which the labels of a hit differ from the description."""
-    shown = schema.decode(labels)
-    return ", ".join(name for name in said if said[name] != shown[name]) or "match"
-
-
 def report(checkpoint, persons, queries, tables, attributes, disagreement) -> str:
     """The page."""
     stages = ", ".join(f"{stage.name} {stage.epochs} epochs" for stage in checkpoint.config.train.stages)
@@ -207,7 +179,8 @@ def report(checkpoint, persons, queries, tables, attributes, disagreement) -> st
         "",
         "![training](pa100k_2000_training.png)",
         "",
-        "Ten queries as Triton ranked them. Green: the category asked for; red: another, and what differs.",
+        "Ten queries as Triton ranked them, from the best to the worst average precision in even steps. Green: the",
+        "category asked for; red: another, and what differs.",
         "",
         "![ranked grid](pa100k_2000_grid.jpg)",
         "",

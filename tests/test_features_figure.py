@@ -8,10 +8,12 @@ from test_methods import build
 
 from descry.trainer.config import ExperimentConfig
 from descry.trainer.datasets import DataConfig, load_dataset
-from descry.trainer.features_figure import FeatureSet, collect_features, draw_features, frequent_categories, main
+from descry.trainer.features_figure import FeatureSet, collect_features, draw_features, feature_panels
 from descry.trainer.labels import TrainingLabels
 from descry.trainer.methods import SAL
+from descry.trainer.subject import Subject
 from descry.trainer.transforms import ImageConfig
+from descry.trainer.tsne import frequent_categories
 
 
 @pytest.fixture
@@ -32,18 +34,15 @@ def test_features_of_seen_and_unseen_categories(data, tmp_path):
     labels = TrainingLabels.of(training.attributes, persons.schema)
     torch.manual_seed(0)
     method = SAL(build("sal").config, persons.schema, labels).eval()
-    panels = {}
-    for name, split in (("seen", training), ("unseen", persons.subset("test"))):
-        categories = frequent_categories(split, labels.categories, name == "seen", 3)
+    subject = Subject(None, data, persons, persons.subset("test"))
+    panels = feature_panels(method, subject, 3)
+    assert list(panels) == ["seen categories", "unseen categories"]
+    for panel, split in zip(panels.values(), (training, subject.persons), strict=True):
+        categories = frequent_categories(split, 3, labels.categories, split is training)
         assert all(len(np.unique(split.attributes[rows], axis=0)) == 1 for rows in categories)
-        panels[name] = collect_features(method, split, data, categories)
-        assert panels[name].real.shape == panels[name].made.shape == (sum(map(len, categories)), 512)
-    again = collect_features(method, training, data, frequent_categories(training, labels.categories, True, 3))
-    assert torch.equal(again.made, panels["seen"].made)
+        assert panel.real.shape == panel.made.shape == (sum(map(len, categories)), 512)
+    again = collect_features(method, training, data, frequent_categories(training, 3, labels.categories))
+    assert torch.equal(again.made, panels["seen categories"].made)
     draw_features(panels, tmp_path / "features.png")
-    assert Image.open(tmp_path / "features.png").size == (1320, 572)
-
-
-def test_another_method_is_refused(trained, tmp_path, capsys):
-    assert main([str(trained), "--figure", str(tmp_path / "features.png")]) == 1
-    assert "makes no features: this figure is for method sal" in capsys.readouterr().err
+    with Image.open(tmp_path / "features.png") as image:
+        assert image.width > 2 * image.height and np.asarray(image).std() > 10

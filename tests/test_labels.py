@@ -45,3 +45,8 @@ def test_match_rows_equals_the_loop():
     listed = table.tolist()
     expected = [listed.index(row) if row in listed else IGNORE for row in rows.tolist()]
     assert match_rows(rows, table).tolist() == expected
+
+
+def test_no_row_is_in_an_empty_table():
+    rows = torch.zeros(3, 4, dtype=torch.uint8)
+    assert match_rows(rows, rows[:0]).tolist() == [IGNORE] * 3

@@ -121,6 +121,20 @@ def test_the_last_stage_freezes_the_running_statistics_of_the_backbone(name, sta
     assert before and all(torch.equal(value, after[key]) for key, value in before.items())
 
 
+def test_a_share_of_the_classifiers_gradient_can_reach_the_image_network():
+    """With share s the gradient is that of the paper plus s times that of the classification alone."""
+    gradients = {}
+    for share in (0.0, 0.25, 1.0):
+        method = build("asmr", joint=share)
+        method.begin_stage("align")
+        method.train()
+        method(make_batch())["loss"].backward()
+        gradients[share] = next(method.backbone.parameters()).grad.clone()
+    full = gradients[1.0] - gradients[0.0]
+    assert full.abs().max() > 1e-4
+    torch.testing.assert_close(gradients[0.25] - gradients[0.0], 0.25 * full, atol=1e-4, rtol=1e-2)
+
+
 def test_the_align_gradients_do_not_depend_on_the_classifiers():
     """ASMR's PAR head learns on detached features: the method's own gradients stay those of the paper."""
     method = build("asmr")

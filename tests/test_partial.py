@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from descry.trainer import partial
+from descry.trainer import imperfect, partial
 from descry.trainer.evaluation import evaluate_search
-from descry.trainer.extraction import Extracted
+from descry.trainer.extraction import Extracted, description_distances
 from descry.trainer.metrics import search_metrics
 from descry.trainer.protocols import category_queries
 from descry.trainer.retrieval import Fusion
@@ -30,7 +30,7 @@ def test_a_description_keeps_what_it_has_stated(searched):
     places = torch.rand(9, len(schema.groups), generator=torch.Generator().manual_seed(0)).argsort(dim=1)
     before = torch.zeros(9, schema.size, dtype=torch.bool)
     for stated in range(1, len(schema.groups) + 1):
-        known = partial.known_elements(places, stated, schema)
+        known = imperfect.first_groups(places, stated, schema)
         whole = torch.stack([known[:, where].all(dim=1) for _, where in schema], dim=1)
         some = torch.stack([known[:, where].any(dim=1) for _, where in schema], dim=1)
         assert torch.equal(whole, some) and (whole.sum(dim=1) == stated).all()
@@ -54,11 +54,11 @@ def test_a_search_by_part_equals_the_plain_one(searched, monkeypatch):
     method, gallery, fusion = searched
     queries = category_queries(gallery.crops, method.labels.categories)
     places = torch.rand(len(queries.attributes), len(method.schema.groups)).argsort(dim=1)
-    known = partial.known_elements(places, 2, method.schema)
-    monkeypatch.setattr(partial, "BLOCK", 3)
+    known = imperfect.first_groups(places, 2, method.schema)
+    monkeypatch.setattr(imperfect, "BLOCK", 3)
     ours = partial.search_partially(method, gallery, queries, known, fusion)
     stated = queries.attributes * known
-    par, embedding = partial.description_distances(method, stated, known, gallery)
+    par, embedding = description_distances(method, stated, known, gallery)
     fused = fusion.par_weight * par / fusion.max_par + embedding / fusion.max_emb
     agreeing = partial.agreeing_images(queries.attributes, known, gallery.attributes)
     for distance, values in {"embedding": embedding, "par": par, "fused": fused}.items():

@@ -8,7 +8,8 @@ from PIL import Image
 
 from descry.trainer.checkpoint import load_checkpoint
 from descry.trainer.datasets import DataConfig, load_dataset
-from descry.trainer.parts_figure import IMAGES, PERSONS, draw_parts, main, persons_of_one_id
+from descry.trainer.figures import main
+from descry.trainer.parts_figure import IMAGES, PERSONS, draw_parts, persons_of_one_id
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +42,3 @@ def test_red_is_where_the_map_is_positive(tmp_path):
     redness = (right[..., 0] - right[..., 2]).sum(axis=1)
     top, bottom = redness[: len(redness) // 2], redness[len(redness) // 2 :]
     assert top.max() > 1000 and bottom.min() < -1000
-
-
-def test_another_method_is_refused(trained, tmp_path, capsys):
-    assert main([str(trained), "--parts", str(tmp_path / "parts.png")]) == 1
-    assert "has no parts: this figure is for method cerberus" in capsys.readouterr().err

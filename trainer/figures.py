@@ -1,286 +1,199 @@
-"""Pictures of results: ranked grids, training curves, attention maps and similarity curves.
+"""Pictures of a checkpoint: how it was trained, what it finds, what its space looks like, and where it looks.
 
-    python -m descry.trainer.figures CHECKPOINT [--attention PNG] [--similarity PNG] [--compare CHECKPOINT …]
-        [--split test] [--photos 4] [--attributes hat=yes,backpack=yes] [--block 0] [--data.root=DIR]
+    python -m descry.trainer.figures CHECKPOINT [--training PNG] [--ranked PNG] [--embeddings PNG] [--similarity PNG]
+        [--attention PNG] [--synthetic PNG] [--parts PNG] [--persons PNG] [--split test] [--data.root=DIR]
 
-`--attention` shows where the attribute tokens of a Multi-task Transformer look; `--similarity` how the cosines of a
-method, and of those of `--compare`, follow what descriptions share.
+Each of these flags draws one picture, in the format that the file's name ends in; docs/evaluation.md says what each
+shows.
 """
 
 import argparse
 import sys
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-import matplotlib
-import numpy as np
-import torch
-import torch.nn.functional as F
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
-from PIL import Image
-from torch import Tensor
-
+from descry.trainer.attention_figure import attention_rows, draw_attention
 from descry.trainer.checkpoint import CheckpointError
 from descry.trainer.config import ConfigError
 from descry.trainer.datasets import DatasetError
-from descry.trainer.methods import MultiTask
-from descry.trainer.schema import UNKNOWN, SchemaError
-from descry.trainer.similarity import SimilarityCurve, similarity_curves
-from descry.trainer.subject import Extractor, add_subject_flags, load_subject
+from descry.trainer.embeddings_figure import draw_joint_space, joint_space
+from descry.trainer.evaluation import query_distances
+from descry.trainer.extraction import Extracted
+from descry.trainer.features_figure import draw_features, feature_panels
+from descry.trainer.methods import METHODS, SAL, Cerberus, Method, MultiTask
+from descry.trainer.parts_figure import draw_parts, draw_persons, part_maps, persons_of_one_id
+from descry.trainer.protocols import category_queries
+from descry.trainer.ranked_figure import draw_ranked_grid, ranked_rows
+from descry.trainer.retrieval import Fusion, fuse
+from descry.trainer.similarity import similarity_curves
+from descry.trainer.similarity_figure import draw_similarity
+from descry.trainer.state import History
+from descry.trainer.subject import Extractor, Subject, add_subject_flags, load_subject
+from descry.trainer.training_figure import draw_training_curves
 from descry.trainer.transforms import CropDataset
 
-matplotlib.use("Agg")
+COUNTS = ("queries_shown", "categories", "photos")
 
-NOTE_WIDTH = 26  # characters
-DIVERGING = "RdYlBu_r"
-ATTRIBUTES = 7  # of an attention figure, where none are named
-RIGHT, WRONG = "#2e8b57", "#c0392b"
+Kind = TypeVar("Kind", bound=Method)
 
 
 @dataclass(frozen=True)
-class RankedRow:
-    """One query of a ranked grid.
+class Request:
+    """What the command line asks for; only what a picture needs is loaded and embedded, and that once.
 
     Attributes:
-        title: the description.
-        images: the crops, best first.
-        relevant: whether each crop shows the category asked for.
-        notes: a line under each crop, e.g. what differs.
+        options: of `command_line`.
+        overrides: `--section.key=value`.
     """
 
-    title: str
-    images: Sequence[Image.Image]
-    relevant: Sequence[bool]
-    notes: Sequence[str]
+    options: argparse.Namespace
+    overrides: Sequence[str]
+
+    def load(self, directory: Path) -> Subject:
+        """A checkpoint and the split."""
+        return load_subject(directory, self.options.split, self.overrides, self.options.cache)
+
+    @cached_property
+    def subject(self) -> Subject:
+        """The checkpoint."""
+        return self.load(self.options.checkpoint)
+
+    @cached_property
+    def embed(self) -> Extractor:
+        """Its extractor."""
+        return Extractor(self.subject, self.options.features)
+
+    @cached_property
+    def gallery(self) -> Extracted:
+        """What it says of the split."""
+        return self.embed(self.subject.persons)
+
+    @cached_property
+    def crops(self) -> CropDataset:
+        """The split as the checkpoint sees it."""
+        return CropDataset(self.subject.persons, self.subject.config.image, cache=self.subject.config.data.cache)
+
+    def method(self, kind: type[Kind], flag: str) -> Kind:
+        """The method, on its device.
+
+        Raises:
+            CheckpointError: it is another than the one that `flag` shows.
+        """
+        method = self.subject.checkpoint.method
+        if not isinstance(method, kind):
+            (shown,) = (name for name, known in METHODS.items() if known is kind)
+            raise CheckpointError(
+                f"{self.options.checkpoint} is of method {self.subject.config.method['name']}; {flag} is for {shown}"
+            )
+        return method.to(self.embed.accelerator.device)
 
 
-def draw_ranked_grid(rows: Sequence[RankedRow], path: Path) -> None:
-    """One line a query, hits from left to right, framed green where right and red where wrong (ASMR, Fig. 5-7)."""
-    columns = max(len(row.images) for row in rows)
-    figure = Figure(figsize=(1.35 * columns, 3.35 * len(rows)), facecolor="white", layout="constrained")
-    panels = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
-    for panel, row in zip(panels, rows, strict=True):
-        panel.suptitle(row.title, fontsize=9, x=0.01, ha="left")
-        axes = panel.subplots(1, columns, squeeze=False)[0]
-        for position, axis in enumerate(axes):
-            axis.set_axis_off()
-            if position < len(row.images):
-                _draw_hit(axis, position + 1, row, position)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=80)
+def _training(request: Request, path: Path) -> None:
+    history = History(request.options.checkpoint)
+    entries = history.read()
+    if not entries:
+        raise CheckpointError(f"{history.path} is not there, or empty: only a folder that was trained in has one")
+    draw_training_curves(entries, path)
 
 
-def _draw_hit(axis: Axes, rank: int, row: RankedRow, position: int) -> None:
-    axis.set_axis_on()
-    axis.set(xticks=[], yticks=[])
-    axis.imshow(row.images[position].resize((128, 256)))
-    for spine in axis.spines.values():
-        spine.set(edgecolor=RIGHT if row.relevant[position] else WRONG, linewidth=3)
-    axis.set_xlabel(textwrap.fill(f"{rank}. {row.notes[position]}", NOTE_WIDTH), fontsize=6)
+def _ranked(request: Request, path: Path) -> None:
+    checkpoint, gallery = request.subject.checkpoint, request.gallery
+    queries = category_queries(gallery.crops, checkpoint.method.labels.categories)
+    if not len(queries.attributes):
+        raise DatasetError(f"{request.subject.config.data.root}: no image of the split has all attributes known")
+    fusion = Fusion(**checkpoint.metrics["fusion"])
+    distances = fuse(*query_distances(checkpoint.method, queries, gallery, fusion.par_distance), fusion)
+    draw_ranked_grid(ranked_rows(queries, distances, gallery.crops, request.options.queries_shown), path)
 
 
-def draw_training_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
-    """Losses per logged step and validation metrics per epoch, from `history.jsonl`."""
-    figure = Figure(figsize=(9, 3.2), facecolor="white", layout="constrained")
-    losses, metrics = figure.subplots(1, 2)
-    steps = [entry for entry in history if "loss" in entry]
-    for name in dict.fromkeys(key for entry in steps for key in entry):
-        if name in ("loss", "total", "stage", "epoch"):
-            continue
-        points = [(entry["total"], entry[name]) for entry in steps if name in entry]
-        losses.plot(*zip(*points, strict=True), label=name.replace("_", " "), linewidth=1)
-    losses.set(title="training losses", xlabel="step")
-    epochs = [entry for entry in history if entry.get("metrics")]
-    for name, label in (("rank1", "rank-1"), ("mAP", "mAP"), ("mA", "mA (PAR)")):
-        points = [(entry["total"], 100 * entry["metrics"][name]) for entry in epochs]
-        if points:
-            metrics.plot(*zip(*points, strict=True), marker=".", label=label)
-    metrics.set(title="validation, %", xlabel="step")
-    for axis in (losses, metrics):
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+def _embeddings(request: Request, path: Path) -> None:
+    method = request.subject.checkpoint.method
+    draw_joint_space(joint_space(method, request.gallery, request.options.categories), path)
 
 
-@dataclass(frozen=True)
-class AttentionRow:
-    """One photo of an attention figure.
-
-    Attributes:
-        photo: uint8 [3, H, W].
-        maps: float [A, h, w], share of each attribute token's attention on each patch of the photo.
-        scores: float [A] in 0..1.
-        labels: uint8 [A]; 255 = unknown.
-    """
-
-    photo: Tensor
-    maps: Tensor
-    scores: Tensor
-    labels: Tensor
+def _similarity(request: Request, path: Path) -> None:
+    curves = {request.options.checkpoint.name: similarity_curves(request.subject.checkpoint.method, request.gallery)}
+    for directory in request.options.compare:
+        subject = request.load(directory)
+        gallery = Extractor(subject, request.options.features)(subject.persons)
+        curves[directory.name] = similarity_curves(subject.checkpoint.method, gallery)
+    draw_similarity(curves, path)
 
 
-def draw_attention(rows: Sequence[AttentionRow], attributes: Sequence[str], path: Path) -> None:
-    """One line a photo, one column an attribute: its token's attention over the photo, its score, right or wrong.
+def _attention(request: Request, path: Path) -> None:
+    method, options = request.method(MultiTask, "--attention"), request.options
+    elements = options.attributes.split(",") if options.attributes else ()
+    draw_attention(*attention_rows(method, request.crops, options.photos, elements, options.block), path)
 
-    The maps are upsampled bilinearly and coloured against an even spread over the photo on one fixed scale, so that
-    attention that tells nothing looks pale, and figures can be compared.
-    """
-    columns = len(attributes) + 1
-    figure = Figure(figsize=(columns + 1.1, 2.25 * len(rows) + 0.3), facecolor="white", layout="constrained")
-    axes = figure.subplots(len(rows), columns, squeeze=False)
-    scale = LogNorm(1 / 3, 3)
-    for row, line in zip(rows, axes, strict=True):
-        photo = row.photo.permute(1, 2, 0).numpy()
-        size = photo.shape[:2]
-        line[0].imshow(photo)
-        line[0].set_xlabel("score, label", fontsize=7)
-        for axis in line:
-            axis.set(xticks=[], yticks=[], frame_on=False)
-        maps = row.maps / row.maps.mean(dim=(1, 2), keepdim=True)
-        enlarged = F.interpolate(maps[None].float(), size=size, mode="bilinear", align_corners=False)[0]
-        for axis, values, score, label in zip(line[1:], enlarged, row.scores, row.labels, strict=True):
-            axis.imshow(photo.mean(axis=2), cmap="gray")
-            axis.imshow(values.numpy(), cmap=DIVERGING, norm=scale, alpha=0.5)
-            _name_score(axis, float(score), int(label))
-    for axis, name in zip(axes[0][1:], attributes, strict=True):
-        axis.set_title(textwrap.fill(name.replace("=yes", "").replace("=", " ").replace("_", " "), 12), fontsize=8)
-    colors = ScalarMappable(scale, DIVERGING)
-    bar = figure.colorbar(
-        colors, ax=axes, shrink=0.6, aspect=30, extend="both", label="attention, times an even spread"
+
+def _synthetic(request: Request, path: Path) -> None:
+    panels = feature_panels(request.method(SAL, "--synthetic"), request.subject, request.options.categories)
+    draw_features(panels, path)
+    for name, panel in panels.items():
+        print(f"{name}: {len(panel.real)} images, near {panel.near():.3f}")
+
+
+def _parts(request: Request, path: Path) -> None:
+    method = request.method(Cerberus, "--parts")
+    draw_parts(*part_maps(method, request.crops, request.options.photos), list(method.parts), path)
+
+
+def _persons(request: Request, path: Path) -> None:
+    shared = persons_of_one_id(request.method(Cerberus, "--persons"), request.subject.persons)
+    people = request.subject.persons.rows(shared.rows)
+    draw_persons(request.embed(people).embeddings, people.persons, shared.name, path)
+
+
+# A flag, what it shows, and what draws it.
+FIGURES: dict[str, tuple[str, Callable[[Request, Path], None]]] = {
+    "training": ("losses and validation metrics by epoch", _training),
+    "ranked": ("descriptions, what they find first, and what is wrong with it", _ranked),
+    "embeddings": ("t-SNE map of images and descriptions of the most frequent categories", _embeddings),
+    "similarity": ("cosines by what descriptions share", _similarity),
+    "attention": ("where attribute tokens look (multitask)", _attention),
+    "synthetic": ("t-SNE map of real image features, and of those made from descriptions (sal)", _synthetic),
+    "parts": ("where each part looks (cerberus)", _parts),
+    "persons": ("t-SNE map of persons who share a semantic ID (cerberus)", _persons),
+}
+
+
+def command_line() -> argparse.ArgumentParser:
+    """A flag for each picture, and those that say what is on it."""
+    parser = argparse.ArgumentParser(
+        prog="figures", description=__doc__.splitlines()[0], epilog="--section.key=value as in training"
     )
-    bar.set_ticks([1 / 3, 1 / 2, 1, 2, 3], labels=["1/3", "1/2", "1", "2", "3"])
-    bar.ax.minorticks_off()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
-
-
-def _name_score(axis: Axes, score: float, label: int) -> None:
-    known = label != UNKNOWN
-    right = known and (score > 0.5) == bool(label)
-    text = "unknown" if not known else "yes" if label else "no"
-    axis.set_xlabel(f"{score:.2f}, {text}", fontsize=7, color="black" if not known else RIGHT if right else WRONG)
-
-
-def draw_similarity(curves: dict[str, tuple[SimilarityCurve, SimilarityCurve]], path: Path) -> None:
-    """Mean cosine and its standard deviation by the number of differing attribute groups, one colour a method.
-
-    Left between two descriptions, right between a description and an image; see `similarity_curves`. Grey bars are
-    shares of the pairs of the first method.
-    """
-    figure = Figure(figsize=(9, 3.4), facecolor="white", layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    for name, pair in curves.items():
-        for axis, curve in zip(axes, pair, strict=True):
-            (line,) = axis.plot(curve.differing, curve.mean, marker=".", label=name)
-            low, high = curve.mean - curve.deviation, curve.mean + curve.deviation
-            axis.fill_between(curve.differing, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
-    for axis, title in zip(axes, ("two descriptions", "a description and an image"), strict=True):
-        axis.set(title=title, xlabel="attribute groups that differ")
-        axis.grid(alpha=0.3)
-    for axis, curve in zip(axes, next(iter(curves.values())), strict=True):
-        _draw_shares(axis, curve)
-    axes[0].set_ylabel("cosine, mean ± standard deviation")
-    axes[1].legend(fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-
-
-def _draw_shares(axis: Axes, curve: SimilarityCurve) -> None:
-    bars = axis.twinx()
-    bars.bar(curve.differing, curve.pairs, color="0.88", width=0.7)
-    bars.set(yticks=[], ylim=(0, 5 * float(curve.pairs.max())))
-    axis.set_zorder(bars.get_zorder() + 1)
-    axis.patch.set_visible(False)
-    axis.set_xticks(curve.differing.tolist())
-
-
-@torch.inference_mode()
-def attention_rows(
-    method: MultiTask, crops: CropDataset, count: int, elements: Sequence[str] = (), block: int = 0
-) -> tuple[list[AttentionRow], list[str]]:
-    """Rows of an attention figure of `count` crops, evenly spaced, and the names of its columns.
-
-    Args:
-        method: in evaluation mode.
-        crops: not augmented.
-        count: photos.
-        elements: attributes as `group=value`; empty = the rarest that the photos have.
-        block: of the transformer, from 0.
-
-    Raises:
-        SchemaError: no such attribute.
-        ValueError: no such block.
-    """
-    chosen = [crops[index] for index in np.linspace(0, len(crops) - 1, count).round().astype(int)]
-    images, labels = (torch.stack([crop[key] for crop in chosen]) for key in ("image", "attributes"))
-    names = method.schema.elements
-    for name in elements:
-        if name not in names:
-            raise SchemaError(f"{name!r} is no attribute of {method.schema.name}; valid: {', '.join(names)}")
-    frequency = (crops.persons.attributes == 1).mean(axis=0)
-    shown = [names.index(name) for name in elements] or sorted(
-        np.flatnonzero((labels == 1).any(dim=0).numpy()), key=lambda index: frequency[index]
-    )[:ATTRIBUTES]
-    device = next(method.parameters()).device
-    maps = method.attribute_attention(images.to(device), block)[:, shown].cpu()
-    scores = method.attribute_scores(method.encode_image(images.to(device))[1])[:, shown].cpu()
-    rows = [AttentionRow(*values) for values in zip(images, maps, scores, labels[:, shown], strict=True)]
-    return rows, [names[index] for index in shown]
-
-
-def write_figures(options: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """Draw what the command line asks for.
-
-    Raises:
-        CheckpointError: a checkpoint cannot be used, or has no attribute tokens.
-        ValueError: an attribute or a block is not there.
-    """
-    if options.attention:
-        subject = load_subject(options.checkpoint, options.split, overrides, options.cache)
-        if not isinstance(subject.checkpoint.method, MultiTask):
-            raise CheckpointError(f"{options.checkpoint} has no attribute tokens; --attention is for method multitask")
-        elements = options.attributes.split(",") if options.attributes else ()
-        crops = CropDataset(subject.persons, subject.config.image, cache=subject.config.data.cache)
-        rows, names = attention_rows(subject.checkpoint.method, crops, options.photos, elements, options.block)
-        draw_attention(rows, names, options.attention)
-    if options.similarity:
-        curves = {}
-        for directory in (options.checkpoint, *options.compare):
-            subject = load_subject(directory, options.split, overrides, options.cache)
-            gallery = Extractor(subject, options.features)(subject.persons)
-            curves[directory.name] = similarity_curves(subject.checkpoint.method, gallery)
-        draw_similarity(curves, options.similarity)
+    parser.add_argument("checkpoint", type=Path)
+    for name, (shown, _) in FIGURES.items():
+        parser.add_argument(f"--{name}", type=Path, metavar="PNG", help=shown)
+    add_subject_flags(parser)
+    parser.add_argument(
+        "--compare", type=Path, nargs="+", default=[], metavar="CHECKPOINT", help="further similarity curves"
+    )
+    parser.add_argument("--queries-shown", type=int, default=5, metavar="N", help="lines of --ranked")
+    parser.add_argument("--categories", type=int, default=8, metavar="N", help="on --embeddings and --synthetic")
+    parser.add_argument("--photos", type=int, default=4, metavar="N", help="lines of --attention and --parts")
+    parser.add_argument("--attributes", default="", metavar="GROUP=VALUE,…", help="columns of --attention")
+    parser.add_argument("--block", type=int, default=0, metavar="N", help="of --attention, from 0")
+    return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; 0, or 1 with a message when something cannot be used."""
-    parser = argparse.ArgumentParser(
-        description="Draw what a checkpoint learnt.", epilog="--section.key=value as in training"
-    )
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--attention", type=Path, metavar="PNG", help="attention maps of attribute tokens (multitask)")
-    parser.add_argument("--similarity", type=Path, metavar="PNG", help="cosines by what descriptions share")
-    parser.add_argument(
-        "--compare", type=Path, nargs="+", default=[], metavar="CHECKPOINT", help="further similarity curves"
-    )
-    add_subject_flags(parser)
-    parser.add_argument("--photos", type=int, default=4, help="lines of the attention maps")
-    parser.add_argument("--attributes", default="", metavar="GROUP=VALUE,…", help="columns of the attention maps")
-    parser.add_argument("--block", type=int, default=0, help="of the attention maps, from 0")
+    parser = command_line()
     options, overrides = parser.parse_known_args(arguments)
-    if not (options.attention or options.similarity):
-        parser.error("nothing to draw: give --attention, --similarity, or both")
-    if options.photos < 1:
-        parser.error(f"--photos is at least 1, not {options.photos}")
+    asked = {draw: path for name, (_, draw) in FIGURES.items() if (path := getattr(options, name))}
+    if not asked:
+        parser.error(f"nothing to draw: give one or more of {', '.join(f'--{name}' for name in FIGURES)}")
+    for name in COUNTS:
+        if getattr(options, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} is at least 1, not {getattr(options, name)}")
+    request = Request(options, overrides)
     try:
-        write_figures(options, overrides)
+        for draw, path in asked.items():
+            draw(request, path)
     except (CheckpointError, ConfigError, DatasetError, ValueError) as error:
         print(f"figures: {error}", file=sys.stderr)
         return 1

@@ -116,6 +116,8 @@ def _patterns(columns: np.ndarray, kind: str) -> np.ndarray:
 
 def match_rows(rows: Tensor, table: Tensor) -> Tensor:
     """Position in `table` uint8 [K, s] of each of `rows` uint8 [n, s]; `IGNORE` where it is not there: int64 [n]."""
+    if not len(table):
+        return torch.full((len(rows),), IGNORE, device=rows.device)
     ones, pattern = rows.float(), table.to(rows.device).float()
     mismatches = ones @ (1 - pattern).T + (1 - ones) @ pattern.T
     found = (mismatches == 0) & (rows != UNKNOWN).all(dim=1, keepdim=True)

@@ -36,8 +36,8 @@ class ASMRConfig:
         temperature: T of the semantic affinity; 0 = the number of groups (Market-1501's setting).
         group_weights: `one_plus` is the paper's w = 1 + W, `released` the Market code's w = W; W ~ U(-0.25, 0.25).
         freeze_batch_norm: keep the backbone's running statistics in `align`.
-        joint: in `align`, let the classifiers' loss train the image network, too (Multi-task Transformer, Eq. 3.2);
-            off = as published.
+        joint: share of the classifiers' gradient that reaches the image network in `align`; 0 = as published, 1 = the
+            sum of both losses (Multi-task Transformer, Eq. 3.2).
         hubness: beta of the correction for images that are near every description (`hubness.py`); 0 = as published.
     """
 
@@ -49,7 +49,7 @@ class ASMRConfig:
     temperature: float = 0.0
     group_weights: str = "one_plus"
     freeze_batch_norm: bool = True
-    joint: bool = False
+    joint: float = 0.0
     hubness: float = 0.0
 
 
@@ -119,7 +119,9 @@ class ASMR(Method):
         if self.config.weight:
             group_labels = self.labels.group_labels(self.categories)
             margin = semantic_margin(embeddings, group_labels, self.group_offsets, self.config)
-        classification = self.classification_loss(features if self.config.joint else features.detach(), attributes)
+        joint = self.config.joint
+        shared = features * joint + features.detach() * (1 - joint)
+        classification = self.classification_loss(shared, attributes)
         return {
             "loss": alignment + self.config.weight * margin + classification,
             "alignment": alignment.detach(),
