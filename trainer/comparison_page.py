@@ -118,7 +118,8 @@ def draw_comparison(tables: Mapping[str, Sequence[Line]], path: Path) -> None:
     figure = Figure(figsize=(5.2 * len(shown), height), facecolor="white", layout="constrained")
     for axis, (name, lines) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
         _draw_panel(axis, lines)
-        axis.set(title=name, xlabel="mAP in percent, with its 95 % interval over the queries")
+        axis.set_title(name)
+    figure.supxlabel("mAP in percent, with its 95 % interval over the queries", fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
