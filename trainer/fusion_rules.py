@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.optimize import minimize
 from torch import Tensor
 
 from descry.trainer.metrics import search_metrics
@@ -19,7 +21,7 @@ WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
 TEMPERATURES = (0.7, 1.0, 1.4, 2.0)
 RANK_OFFSETS = (10, 60, 200)  # Cormack, Clarke, Buettcher (SIGIR 2009) take 60
 STRENGTHS = (0.1, 1.0, 10.0)
-STEPS = 60
+LOGARITHMS = (-5.0, 5.0)  # bounds of the learnt weights
 
 
 @dataclass(frozen=True)
@@ -205,25 +207,24 @@ class LearnedWeights:
 
 def _learn(fitted: Searched, strength: float) -> LearnedWeights:
     count = fitted.attributes.shape[1]
-    logarithms = torch.zeros(2 * count + 1, requires_grad=True)
-    optimizer = torch.optim.LBFGS([logarithms], max_iter=STEPS, line_search_fn="strong_wolfe")
     answered = fitted.queries(fitted.relevant.any(dim=1))
 
-    def weights() -> LearnedWeights:
-        present, absent, embedding = logarithms.exp().split([count, count, 1])
+    def weights(logarithms: Tensor) -> LearnedWeights:
+        present, absent, embedding = logarithms.float().exp().split([count, count, 1])
         return LearnedWeights(present, absent, embedding)
 
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        shares = F.log_softmax(-weights().distances(answered), dim=1)
+    def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
+        logarithms = torch.from_numpy(values).requires_grad_()
+        shares = F.log_softmax(-weights(logarithms).distances(answered), dim=1)
         found = shares.masked_fill(~answered.relevant, -torch.inf).logsumexp(dim=1)
         value = -found.mean() + strength * logarithms[:-1].square().mean()
         value.backward()
-        return value
+        return value.item(), logarithms.grad.numpy()  # type: ignore[union-attr]
 
-    optimizer.step(loss)
-    with torch.no_grad():
-        return weights()
+    start = np.zeros(2 * count + 1)
+    # Where few descriptions are told apart without a mistake, larger and larger weights would do ever better.
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[LOGARITHMS] * len(start))
+    return weights(torch.from_numpy(found.x))
 
 
 RULES: dict[str, Rule] = {
