@@ -160,6 +160,9 @@ def test_features_are_embedded_once_and_again_when_an_image_or_the_checkpoint_ch
     assert changed.seconds is not None and not torch.equal(changed.embeddings[0], first.embeddings[0])
     other = replace(subject, checkpoint=replace(subject.checkpoint, digest="another"))
     assert Extractor(other, tmp_path / "features")(subject.persons).seconds is not None
+    method = {**subject.config.method, "hubness": 0.5}
+    corrected = replace(subject, config=replace(subject.config, method=method))
+    assert Extractor(corrected, tmp_path / "features")(subject.persons).seconds is not None
     for path in (tmp_path / "features").iterdir():
         path.write_bytes(b"damaged")
     with pytest.raises(DatasetError, match="is damaged .*; remove it"):

@@ -42,7 +42,8 @@ class Extractor:
     """`extract` of one checkpoint, on the device and from the crops of its experiment.
 
     With a folder of features a crop list is embedded once: a file of this folder holds what this checkpoint (by its
-    digest) said of these images (path, size and time of change) at this size. Remove old ones with `rm`.
+    digest and its method's settings) said of these images (path, size and time of change) at this size. Remove old ones
+    with `rm`.
 
     Attributes:
         accelerator: the device that the experiment asks for.
@@ -69,10 +70,8 @@ class Extractor:
         path = self._path(persons)
         if path and path.is_file():
             return _read(path, persons)
-        config = self._config
-        found = extract(
-            self._method, persons, config.image, self.accelerator, config.train.workers, config.data.cache
-        )  # fmt: skip
+        workers, cache = self._config.train.workers, self._config.data.cache
+        found = extract(self._method, persons, self._config.image, self.accelerator, workers, cache)
         if path and self.accelerator.is_main_process:
             _write(path, found)
         return found
@@ -80,8 +79,8 @@ class Extractor:
     def _path(self, persons: PersonDataset) -> Path | None:
         if self._features is None:
             return None
-        image = self._config.image
-        digest = digest_images(persons.images, f"{self._digest} {image.height} {image.width}")
+        image, method = self._config.image, self._config.method
+        digest = digest_images(persons.images, f"{self._digest} {method} {image.height} {image.width}")
         return self._features / f"{digest[:32]}.safetensors"
 
 
