@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from par_distance import PAR_DISTANCES
 from test_methods import SCHEMA, build, make_batch, training_rows
 from torch.nn import functional
 
@@ -21,6 +22,7 @@ from descry.trainer.methods import METHODS
 from descry.trainer.retrieval import Fusion, embedding_distances, fuse, measure_fusion, par_distances
 
 FUSION = Fusion(0.2, 3.0, 1.5)
+LIKELIHOOD = Fusion(0.2, 3.0, 1.5, "likelihood")
 masks = arrays.arrays(np.float32, SCHEMA.size, elements=st.sampled_from([0.0, 1.0])).map(torch.from_numpy)
 probabilities = arrays.arrays(np.float32, (5, SCHEMA.size), elements=st.floats(0, 1, width=32)).map(torch.from_numpy)
 ROWS = torch.from_numpy(training_rows()).float()
@@ -42,10 +44,10 @@ def name(request):
     return request.param
 
 
-def served(query, stated, known, embeddings, scores):
+def served(query, stated, known, embeddings, scores, fusion=FUSION):
     """Distances and PAR summands [G] of one description, as the exported model computes them for a server."""
     rows = [side.expand(len(scores), -1) for side in (query, stated, known)]
-    return [part[:, 0] for part in FuseDistances(FUSION)(*rows, torch.full((len(scores), 1), -1.0), embeddings, scores)]
+    return [part[:, 0] for part in FuseDistances(fusion)(*rows, torch.full((len(scores), 1), -1.0), embeddings, scores)]
 
 
 @few
@@ -86,6 +88,20 @@ def test_the_par_distance_is_the_norm_over_what_is_stated(stated, known, scores,
     torch.testing.assert_close(distances, expected, atol=1e-6, rtol=1e-6)
     served_distances = served(torch.zeros(1, 8), stated[None], known[None], torch.zeros(5, 8), scores)[1]
     torch.testing.assert_close(served_distances * FUSION.max_par, expected, atol=1e-6, rtol=1e-6)
+
+
+@few
+@given(stated=descriptions, known=masks, scores=probabilities)
+def test_the_likelihood_is_the_same_in_training_in_the_exported_model_and_in_the_server(stated, known, scores):
+    kept = scores.double().clamp(1e-3, 1 - 1e-3)
+    nats = -torch.where(stated > 0, kept.log(), (1 - kept).log())
+    expected = torch.stack([row[known > 0].sum() for row in nats]).float()
+    distances = par_distances(stated[None], known[None], scores, "likelihood")[0]
+    torch.testing.assert_close(distances, expected, atol=1e-5, rtol=1e-5)
+    exported = served(torch.zeros(1, 8), stated[None], known[None], torch.zeros(5, 8), scores, LIKELIHOOD)[1]
+    torch.testing.assert_close(exported * LIKELIHOOD.max_par, expected, atol=1e-5, rtol=1e-5)
+    terms = PAR_DISTANCES["likelihood"].terms(stated.numpy(), known.numpy(), scores.numpy())
+    torch.testing.assert_close(torch.from_numpy(terms).sum(1).float(), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_saying_nothing_gives_every_description_the_same_query_and_par_term(name):

@@ -27,7 +27,7 @@ from descry.trainer.calibration import (
 )
 from descry.trainer.calibration_figure import draw_calibration
 from descry.trainer.calibration_report import format_calibration
-from descry.trainer.checkpoint import METRICS, Checkpoint, CheckpointError, write_atomically
+from descry.trainer.checkpoint import METRICS, Checkpoint, CheckpointError, update_metrics
 from descry.trainer.config import ConfigError
 from descry.trainer.datasets import DatasetError, PersonDataset
 from descry.trainer.extraction import Extracted
@@ -192,12 +192,7 @@ def store(checkpoint: Checkpoint, result: dict[str, Any]) -> None:
         "match": {name: match[name] for name in ("weights", "intercept", "threshold")},
         "no_match": {name: match["fit"][name] for name in ("false_alarms", "misses")},
     }
-    content = json.dumps({**checkpoint.metrics, "calibration": calibration}, indent=2) + "\n"
-    path = checkpoint.directory / METRICS
-    try:
-        write_atomically(path, content.encode())
-    except OSError as error:
-        raise CheckpointError(f"cannot write {path}: {error}; calibrate a copy of the folder") from error
+    update_metrics(checkpoint.directory, calibration=calibration)
 
 
 def calibrate(options: argparse.Namespace, overrides: Sequence[str]) -> dict[str, Any]:

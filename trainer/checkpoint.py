@@ -59,6 +59,20 @@ def save_checkpoint(directory: Path, method: Method, config: ExperimentConfig, m
     write_atomically(directory / WEIGHTS, safetensors.torch.save(weights, {"format": "pt"}))
 
 
+def update_metrics(directory: Path, **changes: Any) -> None:
+    """Replace entries of a checkpoint's `metrics.json`; its weights, and so its digest, stay.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    path = directory / METRICS
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        write_atomically(path, (json.dumps({**metrics, **changes}, indent=2) + "\n").encode())
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {error}; use a copy of the folder") from error
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` to `path` so that a reader sees the old file or the new one, also after a power cut."""
     temporary = path.with_name(path.name + ".partial")

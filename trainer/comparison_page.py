@@ -9,7 +9,9 @@ from statistics import mean, stdev
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+
+from descry.trainer.drawing import page, save
+from descry.trainer.markdown import markdown_table
 
 HEADER = (
     *("method", "ranked by", "rank-1 (95 %)", "rank-5", "mAP (95 %)", "mAP, trapezoid", "seen", "unseen"),
@@ -61,7 +63,7 @@ def format_table(lines: Sequence[Line]) -> str:
     measured = [line for line in lines if line.evaluations]
     best = {metric: max((line.center(metric) for line in measured), default=0.0) for metric in ("rank1", "mAP")}
     cells = [_cells(line, best) if line.evaluations else _empty_cells(line) for line in lines]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (HEADER, ["---"] * len(HEADER), *cells))
+    return markdown_table(HEADER, cells)
 
 
 def _empty_cells(line: Line) -> list[str]:
@@ -115,13 +117,12 @@ def draw_comparison(tables: Mapping[str, Sequence[Line]], path: Path) -> None:
     """A panel a table: mAP of each line with its 95 % interval over the queries."""
     shown = {name: [line for line in lines if line.evaluations] for name, lines in tables.items()}
     height = 0.9 + 0.34 * max(len(lines) for lines in shown.values())
-    figure = Figure(figsize=(5.2 * len(shown), height), facecolor="white", layout="constrained")
+    figure = page(5.2 * len(shown), height)
     for axis, (name, lines) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
         _draw_panel(axis, lines)
         axis.set_title(name)
     figure.supxlabel("mAP in percent, with its 95 % interval over the queries", fontsize=10)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    save(figure, path)
 
 
 def _draw_panel(axis: Axes, lines: Sequence[Line]) -> None:

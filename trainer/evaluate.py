@@ -109,7 +109,7 @@ def evaluate(directory: Path, options: argparse.Namespace, overrides: Sequence[s
             "method": subject.config.method["name"],
             "digest": checkpoint.digest,
         },
-        "dataset": {"name": persons.name, "split": options.split, "digests": describe(subject.dataset)},
+        "dataset": {"split": options.split, **describe(subject.dataset)},
         "images": len(persons),
         "model": model_costs(method, subject.config.image),
         **evaluate_search(method, gallery, fusion, queries, options.par_weights),

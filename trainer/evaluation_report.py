@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from descry.trainer.markdown import markdown_table
 from descry.trainer.metrics import SEARCH_METRICS
 
 
@@ -81,7 +82,7 @@ def format_markdown(results: Sequence[dict[str, Any]]) -> str:
     header += ["seen rank-1 / mAP", "unseen rank-1 / mAP"]
     blocks = [
         _protocol_note(results),
-        _table(["", "dataset", "queries", *header], search),
+        markdown_table(["", "dataset", "queries", *header], search),
         _columns(results, _RECOGNITION),
         _columns([result for result in results if "reid" in result], _REID),
         _columns(results, _COSTS),
@@ -152,8 +153,4 @@ def _columns(results: Sequence[dict[str, Any]], columns: dict[str, Column]) -> s
         [_name(result), result["dataset"]["name"], *(column(result) for column in columns.values())]
         for result in results
     ]  # fmt: skip
-    return _table(["", "dataset", *columns], lines) if lines else ""
-
-
-def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *lines))
+    return markdown_table(["", "dataset", *columns], lines) if lines else ""

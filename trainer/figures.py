@@ -25,7 +25,6 @@ from descry.trainer.extraction import Extracted
 from descry.trainer.features_figure import draw_features, feature_panels
 from descry.trainer.methods import METHODS, SAL, Cerberus, Method, MultiTask
 from descry.trainer.parts_figure import draw_parts, draw_persons, part_maps, persons_of_one_id
-from descry.trainer.protocols import category_queries
 from descry.trainer.ranked_figure import draw_ranked_grid, ranked_rows
 from descry.trainer.retrieval import Fusion, fuse
 from descry.trainer.similarity import similarity_curves
@@ -100,10 +99,8 @@ def _training(request: Request, path: Path) -> None:
 
 
 def _ranked(request: Request, path: Path) -> None:
+    queries = request.subject.category_queries()
     checkpoint, gallery = request.subject.checkpoint, request.gallery
-    queries = category_queries(gallery.crops, checkpoint.method.labels.categories)
-    if not len(queries.attributes):
-        raise DatasetError(f"{request.subject.config.data.root}: no image of the split has all attributes known")
     fusion = Fusion(**checkpoint.metrics["fusion"])
     distances = fuse(*query_distances(checkpoint.method, queries, gallery, fusion.par_distance), fusion)
     draw_ranked_grid(ranked_rows(queries, distances, gallery.crops, request.options.queries_shown), path)

@@ -5,7 +5,7 @@ server can compute (`Fusion`); the others are measured to see what is left to ga
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,11 +41,15 @@ class Searched:
     embedding: Tensor
     relevant: Tensor
     seen: Tensor
+    _par: dict[tuple[str, float], Tensor] = field(default_factory=dict, repr=False)
 
     def par(self, kind: str, temperature: float = 1.0) -> Tensor:
-        """PAR distances [Q, G] of `kind`, the scores' logits divided by `temperature` before."""
-        scores = torch.sigmoid(_logits(self.scores) / temperature) if temperature != 1 else self.scores
-        return par_distances(self.attributes, torch.ones_like(self.attributes), scores, kind)
+        """PAR distances [Q, G] of `kind`, the scores' logits divided by `temperature` before; computed once."""
+        if (kind, temperature) not in self._par:
+            scores = torch.sigmoid(_logits(self.scores) / temperature) if temperature != 1 else self.scores
+            stated = torch.ones_like(self.attributes)
+            self._par[kind, temperature] = par_distances(self.attributes, stated, scores, kind)
+        return self._par[kind, temperature]
 
     def queries(self, rows: Tensor) -> "Searched":
         """Only some of the descriptions, int64 or bool [Q]."""

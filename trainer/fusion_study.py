@@ -16,18 +16,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
-from descry.trainer.checkpoint import METRICS, CheckpointError, write_atomically
+from descry.trainer.checkpoint import CheckpointError, update_metrics
 from descry.trainer.config import ConfigError
 from descry.trainer.datasets import DatasetError
-from descry.trainer.evaluation import query_distances
+from descry.trainer.extraction import encode_descriptions
 from descry.trainer.fusion_rules import RULES, Chosen, Searched
 from descry.trainer.machine import keep_memory
+from descry.trainer.markdown import markdown_table
 from descry.trainer.metrics import mean_metrics, query_metrics
-from descry.trainer.protocols import category_queries
-from descry.trainer.retrieval import Fusion
+from descry.trainer.retrieval import embedding_distances
 from descry.trainer.schema import SchemaError
 from descry.trainer.subject import Extractor, add_subject_flags, load_subject
 
@@ -41,11 +42,10 @@ def search_split(directory: Path, split: str, options: argparse.Namespace, overr
     """
     subject = load_subject(directory, split, overrides, options.cache)
     method = subject.checkpoint.method
-    queries = category_queries(subject.persons, method.labels.categories)
-    if not len(queries.attributes):
-        raise DatasetError(f"{subject.config.data.root}: no image of {split} has all attributes known")
+    queries = subject.category_queries()
     gallery = Extractor(subject, options.features)(subject.persons)
-    _, embedding = query_distances(method, queries, gallery)
+    encoded = encode_descriptions(method, queries.attributes, torch.ones_like(queries.attributes))
+    embedding = embedding_distances(encoded, gallery.embeddings)
     return Searched(queries.attributes, gallery.scores, embedding, queries.relevant, queries.seen)
 
 
@@ -71,27 +71,20 @@ def study(directory: Path, options: argparse.Namespace, overrides: Sequence[str]
     return {**where, "rules": rules, "best": asdict(best)}
 
 
-def store(directory: Path, fusion: Fusion) -> None:
-    """Make `fusion` the checkpoint's; its weights, and so its digest, stay."""
-    path = directory / METRICS
-    metrics = json.loads(path.read_text(encoding="utf-8"))
-    write_atomically(path, (json.dumps({**metrics, "fusion": asdict(fusion)}, indent=2) + "\n").encode())
-
-
 def format_study(result: dict[str, Any]) -> str:
     """A Markdown table, rank-1 / mAP in percent."""
     fit = result["fit"]
-    lines = [
-        f"{result['checkpoint']}: constants chosen by mAP on {fit}, judged on {result['split']}; rank-1 / mAP, %",
-        "",
-        f"| rule | constants | mAP on {fit} | all | seen | unseen |",
-        "|---|---|---|---|---|---|",
+    rows = [
+        [
+            name,
+            ", ".join(f"{key} {value}" for key, value in rule["constants"].items()),
+            f"{100 * rule['fit_mAP']:.1f}",
+            *(_pair(rule["search"].get(group)) for group in ("all", "seen", "unseen")),
+        ]
+        for name, rule in result["rules"].items()
     ]
-    for name, rule in result["rules"].items():
-        constants = ", ".join(f"{key} {value}" for key, value in rule["constants"].items())
-        cells = [_pair(rule["search"].get(group)) for group in ("all", "seen", "unseen")]
-        lines.append(f"| {name} | {constants} | {100 * rule['fit_mAP']:.1f} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    note = f"{result['checkpoint']}: constants chosen by mAP on {fit}, judged on {result['split']}; rank-1 / mAP, %"
+    return f"{note}\n\n{markdown_table(['rule', 'constants', f'mAP on {fit}', 'all', 'seen', 'unseen'], rows)}"
 
 
 def _pair(metrics: dict[str, float] | None) -> str:
@@ -116,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
             if PartialState().is_main_process:
                 print(json.dumps(result) if options.json else format_study(result))
                 if options.store:
-                    store(directory, Fusion(**result["best"]))
+                    update_metrics(directory, fusion=result["best"])
     except (CheckpointError, ConfigError, DatasetError, SchemaError) as error:
         print(f"fusion_study: {error}", file=sys.stderr)
         return 1

@@ -21,7 +21,6 @@ from descry.trainer.extraction import Extracted
 from descry.trainer.machine import keep_memory
 from descry.trainer.methods import Method
 from descry.trainer.metrics import BLOCK, mean_metrics, rank_metrics
-from descry.trainer.protocols import category_queries
 from descry.trainer.retrieval import Fusion, fuse
 from descry.trainer.schema import AttributeSchema, SchemaError
 from descry.trainer.subject import Extractor, add_subject_flags, load_subject
@@ -100,9 +99,7 @@ def measure_checkpoint(study: Study, directory: Path, options: argparse.Namespac
     """
     subject = load_subject(directory, options.split, overrides, options.cache)
     method, config = subject.checkpoint.method, subject.config
-    count = len(category_queries(subject.persons, method.labels.categories).attributes)
-    if not count:
-        raise DatasetError(f"{config.data.root}: no image of {options.split} has all attributes known")
+    count = len(subject.category_queries().attributes)
     embed = Extractor(subject, options.features)
     gallery = embed(subject.persons)
     fusion, progress = Fusion(**subject.checkpoint.metrics["fusion"]), embed.accelerator.is_local_main_process

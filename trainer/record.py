@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from matplotlib.figure import Figure
 
 from descry.trainer.checkpoint import CONFIG, METRICS, write_atomically
+from descry.trainer.drawing import page, save
 from descry.trainer.state import History
 from descry.trainer.sweep import RESULT
 
@@ -64,7 +64,7 @@ def draw_curves(runs: dict[str, list[dict[str, Any]]], path: Path) -> None:
     names = list(dict.fromkeys(key for epochs in runs.values() for entry in epochs for key in entry))
     names = [name for name in names if name not in NO_LOSS]
     rows = math.ceil(len(names) / COLUMNS)
-    figure = Figure(figsize=(3 * COLUMNS, 2.4 * rows + 0.4), facecolor="white", layout="constrained")
+    figure = page(3 * COLUMNS, 2.4 * rows + 0.4)
     axes = figure.subplots(rows, COLUMNS, squeeze=False).flat
     for axis, name in zip(axes, names, strict=False):
         for run, epochs in runs.items():
@@ -77,8 +77,7 @@ def draw_curves(runs: dict[str, list[dict[str, Any]]], path: Path) -> None:
         axis.set_axis_off()
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=90)
+    save(figure, path)
 
 
 def record_sweep(sweep: Path, target: Path) -> int:

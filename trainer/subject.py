@@ -16,6 +16,7 @@ from descry.trainer.checkpoint import Checkpoint, CheckpointError, load_checkpoi
 from descry.trainer.config import ExperimentConfig, load_config
 from descry.trainer.datasets import DatasetError, PersonDataset, load_dataset
 from descry.trainer.extraction import Extracted, extract
+from descry.trainer.protocols import Queries, category_queries
 
 FEATURES = "runs/features"
 SPLITS = ("train", "val", "test")
@@ -36,6 +37,18 @@ class Subject:
     config: ExperimentConfig
     dataset: PersonDataset
     persons: PersonDataset
+
+    def category_queries(self) -> Queries:
+        """Every complete category of the split, asked for once among all of its images.
+
+        Raises:
+            DatasetError: no image of the split has all attributes known.
+        """
+        queries = category_queries(self.persons, self.checkpoint.method.labels.categories)
+        if not len(queries.attributes):
+            root, split = self.config.data.root, self.persons.splits[0]
+            raise DatasetError(f"{root}: no image of {split} has all attributes known")
+        return queries
 
 
 class Extractor:
