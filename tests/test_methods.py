@@ -91,6 +91,7 @@ CLASSIFIERS = {
     "asmr": ("pretrain", lambda method, group: method.classifiers[list(SCHEMA.slices).index(group)][0][-1].weight.grad),
     # Of the part that shows the group; L_reg, which sees no image, is left out.
     "cerberus": ("end_to_end", lambda method, group: method.parts[PART_OF[group]].prototypes.grad),
+    "descry": ("align", lambda method, group: method.classifiers[list(SCHEMA.slices).index(group)][0][-1].weight.grad),
     "multitask": ("joint", lambda method, group: method.token_classifiers.grad[SCHEMA.slices[group]]),
     "par_baseline": ("recognize", lambda method, group: method.classifier[0].weight.grad[SCHEMA.slices[group]]),
     "sal": ("image", lambda method, group: method.networks.attribute_classifier.weight.grad[SCHEMA.slices[group]]),
@@ -110,7 +111,7 @@ def test_an_unknown_label_gives_no_gradient(name):
     assert gradient(method, "upper_color").abs().max() > 0
 
 
-@pytest.mark.parametrize(("name", "stage"), [("asmr", "align"), ("multitask", "joint")])
+@pytest.mark.parametrize(("name", "stage"), [("asmr", "align"), ("descry", "align"), ("multitask", "joint")])
 def test_the_last_stage_freezes_the_running_statistics_of_the_backbone(name, stage):
     method = build(name)
     method.begin_stage(stage)
@@ -210,7 +211,7 @@ def test_the_group_weights_of_the_released_code_change_the_regulariser():
     assert first != second
 
 
-@pytest.mark.parametrize(("name", "stage"), [("asmr", "align"), ("multitask", "joint")])
+@pytest.mark.parametrize(("name", "stage"), [("asmr", "align"), ("descry", "align"), ("multitask", "joint")])
 def test_without_the_regulariser_its_group_weights_are_not_trained(name, stage):
     """The same configuration serves every lambda: the multiplier of the group weights stays valid at 0."""
     method = build(name, weight=0.0)

@@ -137,11 +137,15 @@ class ASMR(Method):
     def encode_image(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See `Method`; the features are the pooled ones."""
         features = self.backbone.pooled(images).float()
+        return self.embed(features), features
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Unit embedding [B, D] of pooled features [B, F]."""
         units = F.normalize(self.image_head(features).float(), dim=1)
         if self.config.hubness:
             categories = F.normalize(self.category_encoder(self.categories.float()).float(), dim=1)
             units = lift_images(units, crowding(units, categories), self.config.hubness)
-        return units, features
+        return units
 
     def attribute_scores(self, features: Tensor) -> Tensor:
         """PAR scores [B, N] in 0..1: each group's softmax, summed over the patterns that have the element."""
