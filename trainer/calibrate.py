@@ -41,6 +41,7 @@ from descry.trainer.match_probability import (
     find_top_hits,
     fit_match_probability,
 )
+from descry.trainer.neighbourhood import average_neighbours
 from descry.trainer.retrieval import Fusion
 from descry.trainer.schema import SchemaError
 from descry.trainer.subject import Extractor, Subject, add_subject_flags, load_subject
@@ -208,7 +209,8 @@ def calibrate(options: argparse.Namespace, overrides: Sequence[str]) -> dict[str
     observed = []
     for (split, chosen), shares in zip(persons.items(), (SHARES, (1.0,)), strict=True):
         crops = embed(chosen)
-        hits = find_top_hits(method, crops, fusion, shares, progress=progress)
+        searched = average_neighbours(crops, fusion.neighbours)
+        hits = find_top_hits(method, searched, fusion, shares, progress=progress)
         observed.append(Observed(split, crops, hits))
     fit, test = observed
     fitted = Fitted.on(fit)

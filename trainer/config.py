@@ -109,10 +109,13 @@ class FusionConfig:
         par_weights: candidates of lambda_Ret; the best by mAP on validation data is stored. One candidate is taken as
             it is.
         par_distance: `euclidean` (Multi-task Transformer) or `likelihood`; see `par_distances`.
+        neighbours: candidates of how many nearest images a gallery image is averaged with (`neighbourhood.py`), chosen
+            as the weights are; 0 = none, as published.
     """
 
     par_weights: tuple[float, ...] = (0.2,)
     par_distance: str = "euclidean"
+    neighbours: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True)
@@ -219,6 +222,8 @@ def _check(config: ExperimentConfig) -> None:
             raise ConfigError(f"train.stages: optimizer {stage.optimizer!r} is not one of {', '.join(OPTIMIZERS)}")
         if stage.schedule not in SCHEDULES:
             raise ConfigError(f"train.stages: schedule {stage.schedule!r} is not one of {', '.join(SCHEDULES)}")
+    if not config.fusion.neighbours or min(config.fusion.neighbours) < 0:
+        raise ConfigError(f"fusion.neighbours: {list(config.fusion.neighbours)} is no list of numbers from 0 on")
     for key, value, valid in (
         ("fusion.par_distance", config.fusion.par_distance, tuple(PAR_DISTANCES)),
         ("train.keep", config.train.keep, ("last", "best")),

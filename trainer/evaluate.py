@@ -101,7 +101,7 @@ def evaluate(directory: Path, options: argparse.Namespace, overrides: Sequence[s
     gallery = embed(persons)
     started = time.monotonic()
     stored = Fusion(**checkpoint.metrics["fusion"])
-    measured_here = FusionConfig((stored.par_weight,), stored.par_distance)
+    measured_here = FusionConfig((stored.par_weight,), stored.par_distance, (stored.neighbours,))
     fusion = stored if options.fusion == "checkpoint" else measured_here
     result = {
         "checkpoint": {

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -18,7 +19,9 @@ from descry.trainer.metrics import (
     mean_metrics,
     query_metrics,
     recognition_metrics,
+    search_metrics,
 )
+from descry.trainer.neighbourhood import average_neighbours
 from descry.trainer.protocols import Queries, category_queries
 from descry.trainer.retrieval import Fusion, embedding_distances, fit_fusion, fuse, par_distances
 from descry.trainer.schema import UNKNOWN
@@ -65,6 +68,18 @@ def measure_search(
     return by_name, {weight: torch.cat(blocks) for weight, blocks in swept.items()}
 
 
+def choose_fusion(method: Method, queries: Queries, gallery: Extracted, candidates: FusionConfig) -> Fusion:
+    """The constants with the best mAP of the fused distance on this gallery."""
+    measured: list[tuple[float, Fusion]] = []
+    for neighbours in candidates.neighbours:
+        searched = average_neighbours(gallery, neighbours)
+        distances = query_distances(method, queries, searched, candidates.par_distance)
+        fusion = fit_fusion(*distances, queries.relevant, candidates.par_weights, candidates.par_distance)
+        mAP = search_metrics(fuse(*distances, fusion), queries.relevant)["mAP"]
+        measured.append((mAP, replace(fusion, neighbours=neighbours)))
+    return max(measured, key=itemgetter(0))[1]
+
+
 def evaluate_search(
     method: Method,
     gallery: Extracted,
@@ -85,10 +100,10 @@ def evaluate_search(
     """
     queries = queries or category_queries(gallery.crops, method.labels.categories)
     if isinstance(fusion, FusionConfig):
-        distances = query_distances(method, queries, gallery, fusion.par_distance)
-        fusion = fit_fusion(*distances, queries.relevant, fusion.par_weights, fusion.par_distance)
+        fusion = choose_fusion(method, queries, gallery, fusion)
+    searched = average_neighbours(gallery, fusion.neighbours)
     groups = {"all": torch.ones_like(queries.seen), "seen": queries.seen, "unseen": ~queries.seen}
-    measured, swept = measure_search(method, queries, gallery, fusion, sweep)
+    measured, swept = measure_search(method, queries, searched, fusion, sweep)
     present = {which: rows for which, rows in groups.items() if rows.any()}
     table, intervals = (
         {name: {which: summarize(values[rows]) for which, rows in present.items()} for name, values in measured.items()}

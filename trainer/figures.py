@@ -24,6 +24,7 @@ from descry.trainer.evaluation import query_distances
 from descry.trainer.extraction import Extracted
 from descry.trainer.features_figure import draw_features, feature_panels
 from descry.trainer.methods import METHODS, SAL, Cerberus, Method, MultiTask
+from descry.trainer.neighbourhood import average_neighbours
 from descry.trainer.parts_figure import draw_parts, draw_persons, part_maps, persons_of_one_id
 from descry.trainer.ranked_figure import draw_ranked_grid, ranked_rows
 from descry.trainer.retrieval import Fusion, fuse
@@ -100,8 +101,9 @@ def _training(request: Request, path: Path) -> None:
 
 def _ranked(request: Request, path: Path) -> None:
     queries = request.subject.category_queries()
-    checkpoint, gallery = request.subject.checkpoint, request.gallery
+    checkpoint = request.subject.checkpoint
     fusion = Fusion(**checkpoint.metrics["fusion"])
+    gallery = average_neighbours(request.gallery, fusion.neighbours)
     distances = fuse(*query_distances(checkpoint.method, queries, gallery, fusion.par_distance), fusion)
     draw_ranked_grid(ranked_rows(queries, distances, gallery.crops, request.options.queries_shown), path)
 

@@ -34,6 +34,7 @@ class Searched:
         embedding: embedding distances [Q, G].
         relevant: bool [Q, G].
         seen: bool [Q], whether training had the category.
+        neighbours: nearest images that each image was averaged with.
     """
 
     attributes: Tensor
@@ -41,6 +42,7 @@ class Searched:
     embedding: Tensor
     relevant: Tensor
     seen: Tensor
+    neighbours: int = 0
     _par: dict[tuple[str, float], Tensor] = field(default_factory=dict, repr=False)
 
     def par(self, kind: str, temperature: float = 1.0) -> Tensor:

@@ -28,13 +28,14 @@ from descry.trainer.fusion_rules import RULES, Chosen, Searched
 from descry.trainer.machine import keep_memory
 from descry.trainer.markdown import markdown_table
 from descry.trainer.metrics import mean_metrics, query_metrics
+from descry.trainer.neighbourhood import average_neighbours
 from descry.trainer.retrieval import embedding_distances
 from descry.trainer.schema import SchemaError
 from descry.trainer.subject import Extractor, add_subject_flags, load_subject
 
 
 def search_split(directory: Path, split: str, options: argparse.Namespace, overrides: Sequence[str]) -> Searched:
-    """Embed a split of a checkpoint's dataset, and the complete descriptions in it.
+    """Embed a split of a checkpoint's dataset, and the complete descriptions in it; averaged as the checkpoint says.
 
     Raises:
         CheckpointError, ConfigError: the checkpoint or an override cannot be used.
@@ -43,10 +44,11 @@ def search_split(directory: Path, split: str, options: argparse.Namespace, overr
     subject = load_subject(directory, split, overrides, options.cache)
     method = subject.checkpoint.method
     queries = subject.category_queries()
-    gallery = Extractor(subject, options.features)(subject.persons)
+    neighbours = subject.checkpoint.metrics["fusion"].get("neighbours", 0)
+    gallery = average_neighbours(Extractor(subject, options.features)(subject.persons), neighbours)
     encoded = encode_descriptions(method, queries.attributes, torch.ones_like(queries.attributes))
     embedding = embedding_distances(encoded, gallery.embeddings)
-    return Searched(queries.attributes, gallery.scores, embedding, queries.relevant, queries.seen)
+    return Searched(queries.attributes, gallery.scores, embedding, queries.relevant, queries.seen, neighbours)
 
 
 def measure(chosen: Chosen, judged: Searched) -> dict[str, Any]:
@@ -68,7 +70,7 @@ def study(directory: Path, options: argparse.Namespace, overrides: Sequence[str]
     best = max(servable, key=lambda chosen: chosen.mAP).fusion
     assert best is not None
     where = {"checkpoint": str(directory), "fit": options.fit, "split": options.split}
-    return {**where, "rules": rules, "best": asdict(best)}
+    return {**where, "rules": rules, "best": {**asdict(best), "neighbours": fitted.neighbours}}
 
 
 def format_study(result: dict[str, Any]) -> str:

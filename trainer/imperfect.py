@@ -21,6 +21,7 @@ from descry.trainer.extraction import Extracted
 from descry.trainer.machine import keep_memory
 from descry.trainer.methods import Method
 from descry.trainer.metrics import BLOCK, mean_metrics, rank_metrics
+from descry.trainer.neighbourhood import average_neighbours
 from descry.trainer.retrieval import Fusion, fuse
 from descry.trainer.schema import AttributeSchema, SchemaError
 from descry.trainer.subject import Extractor, add_subject_flags, load_subject
@@ -101,8 +102,8 @@ def measure_checkpoint(study: Study, directory: Path, options: argparse.Namespac
     method, config = subject.checkpoint.method, subject.config
     count = len(subject.category_queries().attributes)
     embed = Extractor(subject, options.features)
-    gallery = embed(subject.persons)
     fusion, progress = Fusion(**subject.checkpoint.metrics["fusion"]), embed.accelerator.is_local_main_process
+    gallery = average_neighbours(embed(subject.persons), fusion.neighbours)
     points = study.measure(method, gallery, fusion, options.draws, options.seed, progress)
     name = config.method["name"]
     return Curves(str(directory), name, options.split, count, options.draws, options.seed, points)

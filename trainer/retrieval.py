@@ -20,12 +20,14 @@ class Fusion:
         par_weight: lambda_Ret.
         max_par, max_emb: the largest PAR and embedding distance, > 0.
         par_distance: which PAR distance, a key of `PAR_DISTANCES`.
+        neighbours: nearest images that each gallery image is averaged with (`neighbourhood.py`).
     """
 
     par_weight: float
     max_par: float
     max_emb: float
     par_distance: str = "euclidean"
+    neighbours: int = 0
 
 
 def par_distances(attributes: Tensor, known: Tensor, scores: Tensor, kind: str = "euclidean") -> Tensor:
