@@ -159,7 +159,7 @@ def report(checkpoint, persons, queries, tables, attributes, disagreement) -> st
         f"{stages} (mAP on val had stopped rising); weights of the epoch with the best mAP on val;",
         f"seed {config.train.seed}.",
         f"Fusion, measured on val: {constants}.",
-        f"Model digest `{checkpoint.digest[:16]}`; {platform.machine()}, {torch.get_num_threads()} cores,",
+        f"Model digest `{checkpoint.model_digest[:16]}`; {platform.machine()}, {torch.get_num_threads()} cores,",
         f"torch {torch.__version__}.",
         "",
         "| measured | ranking | categories | rank-1 | rank-5 | rank-10 | mAP | mAP' |",

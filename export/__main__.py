@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (CheckpointError, ConfigError, SchemaError, ParityError, RepositoryError, OSError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 1
-    report = {"precision": precision, "model_digest": checkpoint.digest, "rows": [asdict(row) for row in rows]}
+    report = {"precision": precision, "model_digest": checkpoint.model_digest, "rows": [asdict(row) for row in rows]}
     write_atomically(options.checkpoint / "parity.json", (json.dumps(report, indent=2) + "\n").encode())
     print(f"parity, eager float32 against TorchScript {precision} (largest difference, ranking agreement)")
     print(format_parity(rows))

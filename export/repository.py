@@ -76,10 +76,12 @@ def _fusion(checkpoint: Checkpoint) -> str:
     """The constants of a search (docs/wire.md), bound to the model by its digest."""
     image = checkpoint.config.image
     content = {
-        "model_digest": checkpoint.digest,
+        "model_digest": checkpoint.model_digest,
         "method": checkpoint.config.method["name"],
         **asdict(Fusion(**checkpoint.metrics["fusion"])),
         "embedding_size": checkpoint.method.embedding_size,
         "image_size": [image.height, image.width],
     }
+    if "calibration" in checkpoint.metrics:
+        content["calibration"] = checkpoint.metrics["calibration"]
     return json.dumps(content, indent=2) + "\n"

@@ -83,7 +83,7 @@ def ids_of(people: Path, persons) -> list[str]:
 
 def test_the_served_schema_is_the_trained_one(served, eager):
     assert [group.name for group in served.schema.groups] == [group.name for group in eager[0].schema.groups]
-    assert served.model.model_digest == eager[0].digest
+    assert served.model.model_digest == eager[0].model_digest
 
 
 def test_complete_descriptions_rank_as_in_pytorch(served, eager, people):

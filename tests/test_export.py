@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from descry.export import __main__ as command
 from descry.export import parity, repository
@@ -30,7 +31,7 @@ def test_an_export_holds_models_schema_and_fusion(trained, exported):
     assert all((exported / name / "1" / "model.pt").is_file() for name in MODELS)
     assert (exported / "gallery_search" / "schema.json").read_text() == checkpoint.schema.to_json()
     fusion = json.loads((exported / "gallery_search" / "fusion.json").read_text())
-    assert fusion["model_digest"] == checkpoint.digest
+    assert fusion["model_digest"] == checkpoint.model_digest
     assert fusion["embedding_size"] == 128 and fusion["image_size"] == [64, 32]
     assert fusion["max_par"] == checkpoint.metrics["fusion"]["max_par"]
     assert not list(exported.rglob(".export-*")) and not list(exported.parent.glob(".export-*"))
@@ -40,7 +41,7 @@ def test_an_export_states_its_parity(trained, exported):
     report = json.loads((trained / "parity.json").read_text())
     assert [row["batch"] for row in report["rows"]] == list(BATCHES)
     assert all(row["embedding"] < 1e-4 and row["top10"] > 0.99 for row in report["rows"])
-    assert report["model_digest"] == load_checkpoint(trained).digest
+    assert report["model_digest"] == load_checkpoint(trained).model_digest
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -180,3 +181,15 @@ def test_a_folder_of_other_things_is_refused(trained, tmp_path, capsys):
 def test_a_missing_checkpoint_is_named(tmp_path, capsys):
     assert command.main([str(tmp_path), "--repository", str(tmp_path / "models")]) == 1
     assert "model.safetensors does not exist" in capsys.readouterr().err
+
+
+def test_a_gallery_is_bound_to_settings_that_change_embeddings_but_not_weights(trained, tmp_path):
+    """With another correction for hubs the same weights give other vectors."""
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    assert load_checkpoint(copy).model_digest == load_checkpoint(trained).model_digest
+    config = yaml.safe_load((copy / "config.yaml").read_text())
+    config["method"]["hubness"] = 0.5
+    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    changed, original = load_checkpoint(copy), load_checkpoint(trained)
+    assert changed.digest == original.digest and changed.model_digest != original.model_digest

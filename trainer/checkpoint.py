@@ -29,7 +29,7 @@ class Checkpoint:
 
     Attributes:
         method: in evaluation mode, on the CPU.
-        digest: SHA-256 of weights and schema, hexadecimal; binds galleries to the model.
+        digest: SHA-256 of weights and schema, hexadecimal.
         metrics: content of `metrics.json`.
     """
 
@@ -39,6 +39,16 @@ class Checkpoint:
     config: ExperimentConfig
     metrics: dict[str, Any]
     digest: str
+
+    @property
+    def model_digest(self) -> str:
+        """SHA-256, hexadecimal, of all that embeddings depend on; binds galleries to the model.
+
+        That is weights and schema, the method's settings as its config gives them, and the size of crops.
+        """
+        image = self.config.image
+        settings = json.dumps([self.config.method, image.height, image.width], sort_keys=True)
+        return hashlib.sha256(f"{self.digest} {settings}".encode()).hexdigest()
 
 
 def build_method(
