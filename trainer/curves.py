@@ -107,16 +107,17 @@ def _format_point(point: Point) -> str:
     return " / ".join(f"{100 * center:.1f} ± {100 * deviation:.1f}" for center, deviation in pairs)
 
 
-def draw_curves(results: Sequence[Curves], chart: Chart, path: Path) -> None:
-    """Draw mAP and rank-1 with their deviation: a colour and marker for each checkpoint, a style for each line."""
+def draw_curves(results: Sequence[Curves], chart: Chart, path: Path, names: Sequence[str] = ()) -> None:
+    """Draw mAP and rank-1 with their deviation: a colour and marker for each checkpoint, a style for each line.
+
+    `names` are those of the checkpoints in the legend; none = their methods, with the folder where two have the same.
+    """
     (field, titles), (_, styles) = chart.panel, chart.line
     figure = page(9, 6.4)
     axes = figure.subplots(len(METRICS), len(titles), sharex=True, sharey="row")
-    names = [result.method for result in results]
+    names = names or _names(results)
     handles = [Line2D([], [], color="black", linestyle=style, label=label) for label, style in styles.values()]
-    for number, result in enumerate(results):
-        unique = names.count(result.method) == 1
-        label = result.method if unique else f"{result.method}, {Path(result.checkpoint).name}"
+    for number, (result, label) in enumerate(zip(results, names, strict=True)):
         marker = MARKERS[number % len(MARKERS)]
         handles.append(Line2D([], [], color=color_of(number), marker=marker, markersize=4, label=label))
         for metric, line in zip(METRICS, axes, strict=True):
@@ -131,6 +132,14 @@ def draw_curves(results: Sequence[Curves], chart: Chart, path: Path) -> None:
         axis.set_xlabel(chart.x[1])
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=9)
     save(figure, path)
+
+
+def _names(results: Sequence[Curves]) -> list[str]:
+    methods = [result.method for result in results]
+    return [
+        result.method if methods.count(result.method) == 1 else f"{result.method}, {Path(result.checkpoint).name}"
+        for result in results
+    ]
 
 
 def _draw_lines(axis: Axes, points: Sequence[Point], chart: Chart, metric: str, number: int) -> None:

@@ -116,6 +116,10 @@ def run_study(study: Study, arguments: list[str] | None) -> int:
     )
     parser.add_argument("checkpoint", type=Path, nargs="+")
     add_subject_flags(parser)
+    parser.add_argument(
+        "--names", type=lambda text: text.split(","), default=[], metavar="NAME,…",
+        help="of the checkpoints in the figure, instead of their methods",
+    )  # fmt: skip
     parser.add_argument("--draws", type=int, default=3, help="times that groups are drawn for each description")
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -123,6 +127,8 @@ def run_study(study: Study, arguments: list[str] | None) -> int:
     options, overrides = parser.parse_known_args(arguments)
     if options.draws < 1:
         parser.error(f"--draws is at least 1, not {options.draws}")
+    if options.names and len(options.names) != len(options.checkpoint):
+        parser.error(f"{len(options.names)} --names for {len(options.checkpoint)} checkpoints")
     keep_memory()
     try:
         results = [measure_checkpoint(study, directory, options, overrides) for directory in options.checkpoint]
@@ -132,7 +138,7 @@ def run_study(study: Study, arguments: list[str] | None) -> int:
     if not PartialState().is_main_process:
         return 0
     if options.figure:
-        draw_curves(results, study.chart, options.figure)
+        draw_curves(results, study.chart, options.figure, options.names)
     content = [asdict(result) for result in results]
     tables = (format_curves(result, study.chart) for result in results)
     print(json.dumps(content, indent=2) if options.json else "\n\n".join(tables))

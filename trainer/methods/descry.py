@@ -1,13 +1,13 @@
-"""Descry's own method: ASMR whose image network also learns to tell persons apart, and whose embedding says both.
+"""Descry's own method: ASMR, and beside it a network that tells persons apart; one embedding says both.
 
-Stage `pretrain` trains the image network with the group classifiers of ASMR (supplement, Eq. 1) and, on batches of
-P persons with K images each, with L_id of Cerberus (Eq. 5): identity makes a network look at what no label names (Lin
-et al., *Improving person re-identification by attribute and identity learning*, 2019). Stage `align` is ASMR's. There
-the person space keeps following the image network on detached features, as the classifiers do.
+Stages `pretrain` and `align` are ASMR's. Stage `persons` trains a second image network with L_id of Cerberus (Eq. 5:
+softmax over the persons and batch-hard triplets) on batches of P persons with K images each. One network for both is
+worse at each: what tells persons apart is what attributes leave open (docs/results/market1501.md).
 
-The embedding is [sqrt(1 - s) e, sqrt(s) r]: e of ASMR and r, what tells persons apart, both unit rows; s is the share
-of r in the similarity of two images. A description is [q / sqrt(1 - s), 0], so that its inner product with an image is
-cos(q, e).
+The embedding is [sqrt(1 - s) e, sqrt(s) r]: e of ASMR and r of the person network, both unit rows; s is the share of r
+in the similarity of two images. A description is [q / sqrt(1 - s), 0], so that its inner product with an image is
+cos(q, e). What r is good for in a search by description is to find the images of one person, over which a gallery is
+averaged (`neighbourhood.py`).
 """
 
 from dataclasses import dataclass, replace
@@ -16,40 +16,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from descry.trainer.backbones import Backbone
 from descry.trainer.labels import TrainingLabels
 from descry.trainer.methods.asmr import ASMR, ASMRConfig
 from descry.trainer.reid_losses import batch_hard_triplet, person_loss
 from descry.trainer.schema import AttributeSchema
 
+PERSONS = "persons"
+
 
 @dataclass(frozen=True)
 class DescryConfig(ASMRConfig):
-    """Constants of ASMR and those of the person space.
+    """Constants of ASMR and those of the person network.
 
     Attributes:
         person_size: numbers of r.
         person_share: s, share of r in the similarity of two images, in 0..1, below 1.
-        person_weight: of L_id.
         mirror: whether an image's features are the mean of its own and of its mirror image's.
     """
 
     person_size: int = 256
     person_share: float = 0.75
-    person_weight: float = 1.0
     mirror: bool = False
 
 
 class Descry(ASMR):
-    """ASMR with a person space beside its embedding."""
+    """ASMR with a person network beside it."""
 
     Config = DescryConfig
+    stages = (*ASMR.stages, PERSONS)
     config: DescryConfig
     persons: Tensor
 
     def __init__(
         self, config: DescryConfig, schema: AttributeSchema, labels: TrainingLabels, load_weights: bool = True
     ) -> None:
-        """As ASMR's, with a space and a classifier for the persons of the training split.
+        """As ASMR's, with a network, a space and a classifier for the persons of the training split.
 
         Raises:
             ValueError: `group_weights` is not one of its two values, `person_share` is out of range, or no training
@@ -65,6 +67,7 @@ class Descry(ASMR):
             )
         self.register_buffer("persons", labels.persons)
         self.embedding_size += config.person_size
+        self.person_backbone = Backbone(config.backbone, load_weights)
         # No shift before the classifier: representations have mean 0, so that a cosine means something (BNNeck).
         norm = nn.BatchNorm1d(config.person_size)
         norm.bias.requires_grad_(False)
@@ -77,37 +80,37 @@ class Descry(ASMR):
         return replace(super().labels, persons=self.persons)
 
     def parameter_groups(self, stage: str) -> dict[str, list[nn.Parameter]]:
-        """See `Method`; those of ASMR and `persons`."""
+        """See `Method`; those of ASMR, or of the person network."""
+        if stage != PERSONS:
+            return super().parameter_groups(stage)
         space = [self.person_space[0].weight, self.person_space[1].weight]
-        return {**super().parameter_groups(stage), "persons": [*space, *self.person_classifier.parameters()]}
+        classifier = list(self.person_classifier.parameters())
+        return {"image": [*self.person_backbone.parameters(), *space], "classifiers": classifier}
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """See `Method`: the losses of ASMR, `identity` and `triplet`."""
-        features = self.backbone.pooled(batch["image"])
+        """See `Method`: the losses of ASMR; in `persons` `identity` and `triplet`."""
+        if self.stage != PERSONS:
+            return super().forward(batch)
+        features = self.person_backbone.pooled(batch["image"])
         with torch.autocast(features.device.type, enabled=False):
-            features = features.float()
-            losses = self._losses(features, batch["attributes"])
+            represented = self.person_space(features.float())
             persons = self.labels.person_labels(batch["person"])
-            followed = self.person_space(features if self.stage == "pretrain" else features.detach())
-            identity = person_loss(self.person_classifier(followed), persons)
-            triplet = batch_hard_triplet(followed, persons)
-            return {
-                **losses,
-                "loss": losses["loss"] + self.config.person_weight * (identity + triplet),
-                "identity": identity.detach(),
-                "triplet": triplet.detach(),
-            }
+            identity = person_loss(self.person_classifier(represented), persons)
+            triplet = batch_hard_triplet(represented, persons)
+        return {"loss": identity + triplet, "identity": identity.detach(), "triplet": triplet.detach()}
 
     def encode_image(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Method`; the features are the pooled ones."""
-        features = self.backbone.pooled(images).float()
-        if self.config.mirror:
-            features = (features + self.backbone.pooled(images.flip(3)).float()) / 2
+        """See `Method`; the features are the pooled ones of ASMR's network."""
+        features, person_features = (self._pooled(network, images) for network in (self.backbone, self.person_backbone))
         share = self.config.person_share
-        person = F.normalize(self.person_space(features), dim=1)
+        person = F.normalize(self.person_space(person_features), dim=1)
         return torch.cat([(1 - share) ** 0.5 * self.embed(features), share**0.5 * person], dim=1), features
 
+    def _pooled(self, network: Backbone, images: Tensor) -> Tensor:
+        features = network.pooled(images).float()
+        return (features + network.pooled(images.flip(3)).float()) / 2 if self.config.mirror else features
+
     def encode_attributes(self, attributes: Tensor, known: Tensor) -> Tensor:
-        """See `Method`: of norm 1 / sqrt(1 - s), 0 in the person space."""
+        """See `Method`: of norm 1 / sqrt(1 - s), 0 where the person network's part is."""
         described = super().encode_attributes(attributes, known) / (1 - self.config.person_share) ** 0.5
         return F.pad(described, (0, self.config.person_size))
