@@ -19,6 +19,10 @@ class DeadlineExceeded(DescryError):
     """The server took longer than the client's timeout."""
 
 
+class AccessDenied(DescryError):
+    """The server asks for a key: none was sent, it is not known, or it may not make this call."""
+
+
 class GalleryEmpty(DescryError):
     """The search worked, but nothing has been indexed."""
 
@@ -37,6 +41,11 @@ def translate(error: InferenceServerException, url: str, timeout: float) -> Desc
     """
     status = (error.status() or "").removeprefix("StatusCode.")
     text = error.message() or "no message"
+    if "access denied: " in text:
+        # UNIMPLEMENTED on the wire: Triton's Python backend has no PERMISSION_DENIED.
+        return AccessDenied(f"{url} refuses: {text.split('access denied: ', 1)[1]}")
+    if "is restricted, expecting header" in text:
+        return AccessDenied(f"{url} keeps this for who runs it: {text}")
     if status == "INVALID_ARGUMENT":
         return InvalidRequest(_without_model(text))
     if status == "DEADLINE_EXCEEDED":
@@ -55,7 +64,7 @@ def translate(error: InferenceServerException, url: str, timeout: float) -> Desc
 def _unavailable(text: str, url: str) -> ServerUnavailable:
     """Tell apart what gRPC calls UNAVAILABLE: nothing listens, TLS differs, a lost connection, not ready or full."""
     cause = text.rsplit(": ", 1)[-1]
-    if "CERTIFICATE" in text or "SSL" in text or "GOAWAY" in text or "handshaker" in text:
+    if any(sign in text for sign in ("CERTIFICATE", "SSL", "GOAWAY", "handshaker", "Hostname Verification")):
         return ServerUnavailable(f"{url} answers, but the secure connection failed ({cause}); check the TLS options")
     if "Socket closed" in text or "reset" in text:
         return ServerUnavailable(f"{url} closed the connection ({cause}): it stopped, or the TLS options differ")

@@ -6,6 +6,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from descry.client.errors import InvalidRequest
+from descry.client.references import References
 
 ImageSource = str | Path | bytes | Image.Image
 
@@ -29,20 +30,20 @@ def image_bytes(image: ImageSource) -> bytes:
 
 
 def load_crop(images_root: str | Path, reference: str) -> Image.Image:
-    """The crop that a hit refers to, RGB.
+    """The crop that a hit refers to (see `references`), RGB.
 
     Raises:
         InvalidRequest: outside `images_root`, missing, or not an image.
     """
-    root = Path(images_root).resolve()
-    path = (root / reference).resolve()
-    if not path.is_relative_to(root):
-        raise InvalidRequest(f"{reference} lies outside the image folder {root}")
     try:
-        with Image.open(path) as image:
-            return upright(image, str(path))
+        with References(Path(images_root)) as references:
+            found = references.image(reference)
+            if isinstance(found, Image.Image):
+                return found
+            with Image.open(io.BytesIO(found) if isinstance(found, bytes) else found) as image:
+                return upright(image, str(found) if isinstance(found, Path) else reference)
     except (OSError, Image.DecompressionBombError) as error:
-        raise InvalidRequest(f"cannot open {path}: {error}") from error
+        raise InvalidRequest(f"cannot open {reference} below {images_root}: {error}") from error
 
 
 def upright(image: Image.Image, name: str) -> Image.Image:

@@ -1,35 +1,35 @@
-"""Fills a gallery from a folder of crops: resumes where it stopped, and one bad image never costs the rest."""
+"""Fills a gallery: resumes where it stopped, and one bad image never costs the rest."""
 
-import csv
 import sys
-import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from itertools import islice
+from pathlib import Path
 from threading import Event
-from typing import TextIO
+from typing import Any, TextIO
 
 from descry.client.errors import DeadlineExceeded, InvalidRequest, ServerFailed, ServerUnavailable
+from descry.client.images import ImageSource
+from descry.client.progress import Progress
+from descry.client.references import References
 from descry.client.search import SearchClient
+from descry.client.sources import Crop, Source, folder_source
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-COLUMNS = ("camera", "person", "time", "track")
 CHUNK = 1000  # ids per question to the server
 LONGEST_ID = 512  # bytes, docs/wire.md
 ATTEMPTS = 3
 PAUSE = 1.0  # seconds before another attempt
 FAILURES_IN_A_ROW = 32  # a full disk fails every image, a bad image fails alone
 
-Labels = Mapping[str, Mapping[str, str]]
-
 
 @dataclass
 class IndexReport:
-    """What became of a folder.
+    """What became of a source.
 
     Attributes:
-        folder: the folder.
+        source: the folder or file.
+        root: the folder that the image references are relative to.
         found: images in it.
         present: images that had a row before.
         indexed: images written now.
@@ -38,7 +38,8 @@ class IndexReport:
         stopped: why indexing ended early; None when it went through.
     """
 
-    folder: str
+    source: str
+    root: str
     found: int
     present: int = 0
     indexed: int = 0
@@ -48,31 +49,8 @@ class IndexReport:
 
     @property
     def complete(self) -> bool:
-        """Whether every image of the folder now has a row."""
+        """Whether every image of the source now has a row."""
         return self.stopped is None and not self.failed
-
-
-class Progress:
-    """One line that says how far and how fast: rewritten in place on a terminal, else every ten seconds."""
-
-    def __init__(self, total: int, stream: TextIO) -> None:
-        """Start the clock; `total` counts images."""
-        self.total, self.stream = total, stream
-        self.end = "\r" if stream.isatty() else "\n"
-        self.start = self.shown = time.monotonic()
-        self.done = self.sent = 0
-
-    def step(self, done: int = 1, sent: int = 1) -> None:
-        """Count images that are done, and how many of them had to be sent."""
-        self.done, self.sent = self.done + done, self.sent + sent
-        if time.monotonic() - self.shown >= (0.2 if self.end == "\r" else 10):
-            self.show(self.end)
-
-    def show(self, end: str = "\n") -> None:
-        """Print the line."""
-        self.shown = time.monotonic()
-        rate = self.sent / max(self.shown - self.start, 1e-9)
-        print(f"{self.done}/{self.total} images, {rate:.0f} images/s  ", end=end, file=self.stream, flush=True)
 
 
 def index_folder(
@@ -83,131 +61,133 @@ def index_folder(
     in_flight: int = 32,
     progress: TextIO | None = None,
 ) -> IndexReport:
-    """Give every image of a folder a row; the id is the path below the folder.
+    """Give every image of a folder a row; the id is the path below the folder. See `folder_source`, `index_source`."""
+    source = folder_source(Path(folder), Path(labels) if labels is not None else None)
+    return index_source(client, source, in_flight=in_flight, progress=progress)
 
-    Images that have a row are left alone, so the same call continues after any stop.
+
+def index_source(
+    client: SearchClient, source: Source, *, in_flight: int = 32, progress: TextIO | None = None
+) -> IndexReport:
+    """Give every crop of a source a row.
+
+    Crops that have a row are left alone, so the same call continues after any stop.
 
     Args:
         client: the server to write to.
-        folder: searched with its subfolders for jpg, jpeg, png and webp.
-        labels: a CSV file with a column `image` (path below the folder) and any of camera, person, time (ISO 8601) and
-            track; other columns are ignored.
+        source: as `open_source` gives it.
         in_flight: images sent at the same time.
         progress: where the progress line goes; None is stderr.
 
     Raises:
-        InvalidRequest: no folder, no image in it, or unreadable labels.
         ServerUnavailable: no server answers at the start; a server lost later ends up in `IndexReport.stopped`.
     """
-    root = Path(folder)
-    images = find_images(root)
-    metadata = read_labels(Path(labels)) if labels is not None else {}
-    report = IndexReport(str(root), len(images), unused_labels=sorted(set(metadata) - set(images)))
-    report.failed = {id: reason for id in images if (reason := _unfit(id))}
-    wanted = [id for id in images if id not in report.failed]
+    report = IndexReport(source.name, str(source.root), source.count + len(source.failed))
+    report.failed, report.unused_labels = dict(source.failed), list(source.unused_labels)
     client.stats()
-    line = Progress(len(images), progress or sys.stderr)
-    line.step(len(report.failed), 0)
-    pool = ThreadPoolExecutor(in_flight)
-    try:
-        for start in range(0, len(wanted), CHUNK):
-            ids = wanted[start : start + CHUNK]
-            missing = client.missing(ids)
-            report.present += len(ids) - len(missing)
-            line.step(len(ids) - len(missing), 0)
-            _index_chunk(pool, client, root, missing, metadata, report, line)
-    except (ServerUnavailable, DeadlineExceeded, ServerFailed) as error:
-        report.stopped = str(error)
-    finally:
-        pool.shutdown(cancel_futures=True)
-        line.show()
+    line = Progress(report.found, progress or sys.stderr)
+    line.step(len(source.failed), 0)
+    with References(source.root) as references:
+        run = _Run(client, references, report, line, in_flight)
+        try:
+            for crops in _chunks(source.crops):
+                run.index(crops)
+        except (ServerUnavailable, DeadlineExceeded, ServerFailed) as error:
+            report.stopped = str(error)
+        finally:
+            run.close()
+            line.show()
     return report
 
 
-def find_images(folder: Path) -> list[str]:
-    """Images below `folder` in sorted order, as paths relative to it with forward slashes.
+class _Run:
+    """Sends images concurrently and enters into the report what became of each."""
 
-    Raises:
-        InvalidRequest: no such folder, or no image in it.
-    """
-    if not folder.is_dir():
-        raise InvalidRequest(f"{folder} is not a folder")
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    images = sorted(path.relative_to(folder).as_posix() for path in found)
-    if not images:
-        raise InvalidRequest(f"{folder} holds no image ({', '.join(SUFFIXES)})")
-    return images
+    def __init__(
+        self, client: SearchClient, references: References, report: IndexReport, line: Progress, in_flight: int
+    ) -> None:
+        self._client, self._references, self._report, self._line = client, references, report, line
+        self._pool = ThreadPoolExecutor(in_flight)
+        self._most_pending = 2 * in_flight  # images in memory
+        self._pending: dict[Future[str], Crop] = {}
+        self._failures = 0
+        self._stop = Event()
 
+    def index(self, crops: list[Crop]) -> None:
+        """Give each crop a row; raises the error that ends the whole run."""
+        unfit = {crop.id: reason for crop in crops if (reason := _unfit(crop.id))}
+        self._report.failed |= unfit
+        missing = set(self._client.missing([crop.id for crop in crops if crop.id not in unfit]))
+        self._report.present += len(crops) - len(unfit) - len(missing)
+        self._line.step(len(crops) - len(missing), 0)
+        for crop in crops:
+            if crop.id in missing:
+                self._send(crop)
+        self._settle(0)
 
-def read_labels(path: Path) -> dict[str, dict[str, str]]:
-    """Metadata per image from a CSV file; empty cells and unknown columns are left out.
+    def close(self) -> None:
+        """End the threads."""
+        self._stop.set()
+        self._pool.shutdown(cancel_futures=True)
 
-    Raises:
-        InvalidRequest: not readable, no column `image`, or an image named twice.
-    """
-    rows: dict[str, dict[str, str]] = {}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            if "image" not in (reader.fieldnames or ()):
-                raise InvalidRequest(f"{path} has no column 'image'; its columns: {', '.join(reader.fieldnames or ())}")
-            for row in reader:
-                image = PurePosixPath(row["image"] or "").as_posix()
-                if image in rows:
-                    raise InvalidRequest(f"{path}, line {reader.line_num}: image {image!r} is named twice")
-                rows[image] = {column: row[column] for column in COLUMNS if row.get(column)}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InvalidRequest(f"cannot read the labels {path}: {error}") from error
-    return rows
+    def _send(self, crop: Crop) -> None:
+        try:
+            image = self._references.image(crop.reference)
+        except InvalidRequest as error:
+            self._report.failed[crop.id] = str(error)
+            self._line.step()
+            return
+        self._pending[self._pool.submit(_put, self._client, image, crop.id, crop.metadata, self._stop)] = crop
+        self._settle(self._most_pending - 1)
 
+    def _settle(self, most: int) -> None:
+        """Wait until at most `most` images are under way."""
+        while len(self._pending) > most:
+            done, _ = wait(self._pending, return_when=FIRST_COMPLETED)
+            endings = [error for future in done if (error := self._enter(future, self._pending.pop(future)))]
+            if endings:
+                self._abandon()
+                raise endings[0]
 
-def _index_chunk(
-    pool: ThreadPoolExecutor,
-    client: SearchClient,
-    root: Path,
-    ids: Sequence[str],
-    metadata: Labels,
-    report: IndexReport,
-    line: Progress,
-) -> None:
-    """Send images concurrently and enter what became of each; raises the error that ends the whole run."""
-    stop = Event()
-    futures: dict[Future[str], str] = {
-        pool.submit(_put, client, root / id, id, {"image": id, **metadata.get(id, {})}, stop): id for id in ids
-    }
-    ending: ServerUnavailable | DeadlineExceeded | ServerFailed | None = None
-    failures = 0
-    for future in as_completed(futures):
-        if future.cancelled():
-            continue
+    def _enter(self, future: Future[str], crop: Crop) -> Exception | None:
+        """Enter what became of one image; returns the error that ends the run, if it is one."""
         error = future.exception()
         if error is None:
-            report.indexed, failures = report.indexed + 1, 0
-            line.step()
+            self._report.indexed, self._failures = self._report.indexed + 1, 0
         elif isinstance(error, InvalidRequest | ServerFailed):
-            report.failed[futures[future]] = str(error)
-            failures = failures + 1 if isinstance(error, ServerFailed) else failures
-            line.step()
-        elif not isinstance(error, ServerUnavailable | DeadlineExceeded):
+            self._report.failed[crop.id] = str(error)
+            self._failures += isinstance(error, ServerFailed)
+        elif isinstance(error, ServerUnavailable | DeadlineExceeded):
+            return error
+        else:
             raise error
-        if isinstance(error, ServerUnavailable | DeadlineExceeded) or failures >= FAILURES_IN_A_ROW:
-            ending = ending or error  # type: ignore[assignment]
-            stop.set()
-            for other in futures:
-                other.cancel()
-    if ending is not None:
-        raise ending
+        self._line.step()
+        return error if isinstance(error, ServerFailed) and self._failures >= FAILURES_IN_A_ROW else None
+
+    def _abandon(self) -> None:
+        """Take back what is not sent, and enter what is."""
+        self._stop.set()
+        sent = {future: crop for future, crop in self._pending.items() if not future.cancel()}
+        self._pending.clear()
+        for future, crop in sent.items():
+            self._enter(future, crop)
 
 
-def _put(client: SearchClient, path: Path, id: str, metadata: Mapping[str, str], stop: Event) -> str:
+def _chunks(crops: Iterable[Crop]) -> Iterator[list[Crop]]:
+    left = iter(crops)
+    while chunk := list(islice(left, CHUNK)):
+        yield chunk
+
+
+def _put(client: SearchClient, image: ImageSource, id: str, metadata: Mapping[str, Any], stop: Event) -> str:
     """Index one image; a server that is away or full for a moment is asked again, as a put may be repeated."""
     for _ in range(ATTEMPTS - 1):
         try:
-            return client.index(path, id, metadata)
+            return client.index(image, id, metadata)
         except (ServerUnavailable, DeadlineExceeded):
             if stop.wait(PAUSE):
                 raise
-    return client.index(path, id, metadata)
+    return client.index(image, id, metadata)
 
 
 def _unfit(id: str) -> str | None:

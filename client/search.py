@@ -1,115 +1,45 @@
-"""Asks a Descry server over gRPC: search by description or by photo, describe, match, and keep the gallery.
+"""Asks a Descry server over gRPC: search by description or by photo, describe and match.
 
 This file and docs/wire.md say the same thing; nothing here depends on how the server computes its answers.
 """
 
 import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-from tritonclient import grpc as triton
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from descry.client.errors import GalleryEmpty, InvalidRequest, ServerFailed, translate
+from descry.client.connection import bytes_tensor
+from descry.client.errors import GalleryEmpty, InvalidRequest
+from descry.client.gallery import GalleryClient
 from descry.client.images import ImageSource, image_bytes
-from descry.client.results import TLS, Description, Hit, Match, ModelInfo, Stats
-from descry.client.schema import Schema, Statements
+from descry.client.queries import Query, combine, merge
+from descry.client.results import UNCALIBRATED, Description, Frame, Hit, Match, ModelInfo, Ranking
+from descry.client.schema import Claims, Schema
+from descry.client.selection import Scalar, Selection, Time, TrackDistance, weight_tensor
+from descry.client.statements import Statements
 
-DEFAULT_URL = "127.0.0.1:8001"
-MOST_HITS = 10_000  # of one search, docs/wire.md
-MEASURED_WEIGHT = -1.0  # on the wire: the weight measured on validation data
+MOST_QUERIES = 1024  # of one request, docs/wire.md
 
-# The channel looks for a server that came back within a second; gRPC's default grows to two minutes.
-CHANNEL = [
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.use_local_subchannel_pool", 1),
-]
+# What one description says, or what each of several witnesses says of the same person.
+Described = Statements | Sequence[Statements]
 
 
-class SearchClient:
-    """A connection to one server; usable from several threads, and as a context manager.
-
-    Args:
-        url: `host:port` of the server's gRPC port.
-        timeout: seconds given to each call.
-        tls: certificates of a secure connection; None is an open one.
-        token: sent as `authorization: Bearer …`, for a gateway in front of the server.
-        headers: further gRPC metadata, lower-case names.
+class SearchClient(GalleryClient):
+    """Searches one server's gallery, and keeps it; usable from several threads, and as a context manager.
 
     Every method raises a `DescryError`: `InvalidRequest`, `ServerUnavailable`, `DeadlineExceeded` or `ServerFailed`.
     """
-
-    def __init__(
-        self,
-        url: str = DEFAULT_URL,
-        *,
-        timeout: float = 10.0,
-        tls: TLS | None = None,
-        token: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        """Prepare the connection; the first call makes it."""
-        if "://" in url:
-            raise InvalidRequest(
-                f"{url!r}: give host:port of the gRPC port, without a scheme; for example {DEFAULT_URL}"
-            )
-        if not timeout > 0:
-            raise InvalidRequest(f"a timeout is a number of seconds above 0, not {timeout:g}")
-        self.url = url
-        self.timeout = timeout
-        self._headers = dict(headers or {}) | ({"authorization": f"Bearer {token}"} if token else {})
-        certificates = tls or TLS()
-        for path in (certificates.root_certificates, certificates.private_key, certificates.certificate_chain):
-            if path is not None and not os.access(path, os.R_OK):
-                raise InvalidRequest(f"cannot read the TLS file {path}")
-        if (certificates.private_key is None) != (certificates.certificate_chain is None):
-            # gRPC would abort the process.
-            raise InvalidRequest("a client's certificate and its private key belong together: give both")
-        self._triton = triton.InferenceServerClient(
-            url,
-            ssl=tls is not None,
-            root_certificates=certificates.root_certificates,
-            private_key=certificates.private_key,
-            certificate_chain=certificates.certificate_chain,
-            channel_args=CHANNEL,
-        )
 
     def __enter__(self) -> "SearchClient":
         """Return the client itself."""
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        """Close the connection."""
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._triton.close()
-
     @cached_property
     def model(self) -> ModelInfo:
         """The server's model, asked once."""
-        content = self._info({"about": "model"})
-        try:
-            return ModelInfo(
-                Schema.from_json(content["schema"]),
-                str(content["model_digest"]),
-                str(content["method"]),
-                float(content["par_weight"]),
-                float(content["max_par"]),
-                float(content["max_emb"]),
-                str(content["par_distance"]),
-                int(content["embedding_size"]),
-                (int(content["image_size"][0]), int(content["image_size"][1])),
-            )
-        except KeyError as error:
-            raise ServerFailed(f"the server at {self.url} does not state {error} of its model") from error
+        return ModelInfo.from_json(self.info({"about": "model"}))
 
     @property
     def schema(self) -> Schema:
@@ -118,18 +48,33 @@ class SearchClient:
 
     def search(
         self,
-        statements: Statements,
+        statements: Described,
         k: int = 20,
         par_weight: float | None = None,
         cameras: Sequence[str] | None = None,
-    ) -> list[Hit]:
+        *,
+        tracks: Sequence[str] | None = None,
+        start: Time | None = None,
+        end: Time | None = None,
+        metadata: Mapping[str, Sequence[Scalar]] | None = None,
+        by_track: TrackDistance | None = None,
+        threshold: float | None = None,
+    ) -> Ranking:
         """Rank the gallery by a description.
 
         Args:
-            statements: `{"gender": "female", "carrying": "bag+hat"}`; what is left out or `unknown` does not count.
+            statements: `{"gender": "female", "upper_color": AnyOf("red", "pink")}`; what is left out or `unknown` does
+                not count. A list of such is what several witnesses say of one person, merged into one ranking.
             k: hits wanted, 1 to 10 000.
             par_weight: weight of the attribute distance, >= 0; None is the weight measured with the model.
             cameras: keep these cameras only.
+            tracks: keep these tracks only.
+            start: keep rows from this time on; ISO 8601, in UTC where it names no zone.
+            end: keep rows before this time.
+            metadata: keep rows whose metadata has one of the values for each key: `{"weather": ["rain", "snow"]}`.
+            by_track: rank tracks instead of images, by the distance of their `best` image or the `mean` of all.
+            threshold: probability of the first hit, 0..1, below which the verdict is `no match`; None is the one
+                stored with the model.
 
         Returns:
             At most `k` hits, best first; empty when no row passes the filter.
@@ -137,139 +82,176 @@ class SearchClient:
         Raises:
             GalleryEmpty: the gallery has no row at all.
         """
-        query = self._description(statements, par_weight) | _ranking(k, cameras)
-        return self._hits(self._infer("attribute_search", query), self.schema.parse(statements))
+        limits = Selection(k, par_weight, cameras, tracks, start, end, metadata, by_track, threshold)
+        return self._search([statements], limits)[0]
+
+    def search_many(
+        self,
+        descriptions: Sequence[Described],
+        k: int = 20,
+        par_weight: float | None = None,
+        cameras: Sequence[str] | None = None,
+        *,
+        tracks: Sequence[str] | None = None,
+        start: Time | None = None,
+        end: Time | None = None,
+        metadata: Mapping[str, Sequence[Scalar]] | None = None,
+        by_track: TrackDistance | None = None,
+        threshold: float | None = None,
+    ) -> list[Ranking]:
+        """As `search`, of up to 1024 descriptions in one request; their number times `k` is at most 100 000.
+
+        Where tracks are ranked it is at most 10 000. A timeout also ends the work on the server.
+        """
+        if not 1 <= len(descriptions) <= MOST_QUERIES:
+            raise InvalidRequest(f"one call takes 1 to {MOST_QUERIES} descriptions, not {len(descriptions)}")
+        limits = Selection(k, par_weight, cameras, tracks, start, end, metadata, by_track, threshold)
+        return self._search(descriptions, limits)
 
     def similar(
         self,
         image: ImageSource,
-        statements: Statements | None = None,
+        statements: Described | None = None,
         k: int = 20,
         par_weight: float | None = None,
         cameras: Sequence[str] | None = None,
-    ) -> list[Hit]:
+        *,
+        tracks: Sequence[str] | None = None,
+        start: Time | None = None,
+        end: Time | None = None,
+        metadata: Mapping[str, Sequence[Scalar]] | None = None,
+        by_track: TrackDistance | None = None,
+    ) -> Ranking:
         """Rank the gallery by likeness to a photo, but with what `statements` say where they are given.
 
         `{"upper_color": "red"}` asks for this person with a red top; what is not stated stays as in the photo. The rest
-        is as in `search`.
+        is as in `search`. There are no probabilities: they are calibrated for descriptions alone.
         """
-        stated = self.schema.parse(statements or {})
-        query = self._query(stated, par_weight) | _ranking(k, cameras) | {"image": _text(image_bytes(image))}
-        return self._hits(self._infer("similar_search", query), stated)
+        limits = Selection(k, par_weight, cameras, tracks, start, end, metadata, by_track)
+        witnesses = self._parse(statements or {})
+        query, photo = self._merge(witnesses), bytes_tensor(image_bytes(image))[np.newaxis]
+        if query.plain:
+            answer = self.infer("similar_search", _stated([query]) | limits.tensors(1) | {"image": photo})
+        else:
+            seen = self.infer("describe_image", {"image": photo})["embedding"]
+            sought = self._encode([query], "change_query", seen)
+            answer = self.infer("gallery_search", {"query": sought} | _stated([query]) | limits.tensors(1))
+        return self._rankings(answer | {"probabilities": None, "verdict": None}, [witnesses])[0]
 
     def describe(self, image: ImageSource) -> Description:
         """Read the attributes of a photo."""
-        answer = self._infer("describe_image", {"image": _text(image_bytes(image))})
+        answer = self.infer_one("describe_image", {"image": bytes_tensor(image_bytes(image))})
         scores = answer["scores"]
-        return Description(self.schema.predict(scores), scores, answer["embedding"])
+        return Description(self.schema.predict(scores, self.model.calibrated(scores)), scores, answer["embedding"])
 
-    def match(self, image: ImageSource, statements: Statements, par_weight: float | None = None) -> Match:
-        """Measure how far a photo is from a description."""
-        query = self._description(statements, par_weight)
-        answer = self._infer("match", query | {"image": _text(image_bytes(image))})
+    def match(self, image: ImageSource, statements: Described, par_weight: float | None = None) -> Match:
+        """Measure how far a photo is from a description, or from what several witnesses say of one person."""
+        witnesses = self._parse_stated(statements)
+        query, photo, weight = (
+            self._merge(witnesses),
+            bytes_tensor(image_bytes(image))[np.newaxis],
+            weight_tensor(par_weight),
+        )
+        if query.plain:
+            answer = self.infer("match", _stated([query]) | {"image": photo, "par_weight": weight})
+        else:
+            answer = self._fuse(query, self.infer("describe_image", {"image": photo}), weight)
+        scores, terms = answer["scores"][0], answer["terms"][0]
         return Match(
-            float(answer["distance"][0]),
-            float(answer["par_distance"][0]),
-            float(answer["embedding_distance"][0]),
-            answer["scores"],
-            answer["terms"],
-            self.schema.agreement(statements, answer["scores"], answer["terms"]),
+            float(answer["distance"][0, 0]),
+            float(answer["par_distance"][0, 0]),
+            float(answer["embedding_distance"][0, 0]),
+            scores,
+            terms,
+            self.schema.explain(witnesses, scores, terms, self.model.calibrated(scores)),
         )
 
-    def index(self, image: ImageSource, id: str, metadata: Mapping[str, Any] | None = None) -> str:
-        """Add or replace one row; `added` or `replaced`, returned once the row is durable."""
-        row = {"image": _text(image_bytes(image)), "id": _text(id), "metadata": _text(json.dumps(dict(metadata or {})))}
-        return _string(self._infer("index_image", row | {"operation": _text("put")})["status"][0])
+    def _search(self, descriptions: Sequence[Described], limits: Selection) -> list[Ranking]:
+        """A single request for one plain description; else one that encodes and one that ranks.
 
-    def delete(self, ids: Iterable[str]) -> dict[str, str]:
-        """Delete rows; returns `deleted` or `absent` for each id."""
-        request = {"metadata": _text("{}"), "operation": _text("delete")}
-        return {
-            id: _string(self._infer("gallery_write", request | {"id": _text(id)})["status"][0])
-            for id in dict.fromkeys(ids)
-        }
+        So do many plain ones: Triton 24.10 does not tell a step of an ensemble that the caller has gone.
+        """
+        if limits.threshold is not None and self.model.calibration is None:
+            raise InvalidRequest("the server's model was not calibrated: without probabilities there is no threshold")
+        said = [self._parse_stated(described) for described in descriptions]
+        queries = [self._merge(witnesses) for witnesses in said]
+        tensors = _stated(queries) | limits.tensors(len(queries))
+        if len(queries) == 1 and queries[0].plain:
+            return self._rankings(self.infer("attribute_search", tensors), said)
+        sought = self._encode(queries, "attribute_encoder")
+        return self._rankings(self.infer("gallery_search", {"query": sought} | tensors), said)
 
-    def missing(self, ids: Sequence[str]) -> list[str]:
-        """Those of `ids` that have no row yet."""
-        return [str(id) for id in self._info({"about": "missing", "ids": list(ids)})["missing"]]
+    def _parse(self, described: Described) -> list[Claims]:
+        """What each witness claims; parsed here, so that what the caller does to its statements later is no matter."""
+        return [self.schema.parse(one) for one in ([described] if isinstance(described, Mapping) else described)]
 
-    def stats(self) -> Stats:
-        """What the gallery holds."""
-        content = self._info({"about": "stats"})
-        return Stats(
-            int(content["rows"]),
-            {str(camera): int(rows) for camera, rows in content["cameras"].items()},
-            content.get("first_time"),
-            content.get("last_time"),
-            str(content["gallery"]),
-            str(content["model_digest"]),
-        )
-
-    def _description(self, statements: Statements, par_weight: float | None) -> dict[str, np.ndarray]:
-        """The tensors of a query that rests on its statements alone, so that there must be one."""
-        query = self._query(statements, par_weight)
-        if not query["known"].any():
+    def _parse_stated(self, described: Described) -> list[Claims]:
+        """As `_parse`, of a query that rests on its statements alone, so that there must be one of each witness."""
+        witnesses = self._parse(described)
+        if not witnesses or not all(witnesses):
             raise InvalidRequest(f"nothing is stated; state at least one attribute:\n{self.schema.describe()}")
-        return query
+        return witnesses
 
-    def _query(self, statements: Statements, par_weight: float | None) -> dict[str, np.ndarray]:
-        if par_weight is not None and not par_weight >= 0:
-            raise InvalidRequest(f"par_weight is a number from 0 on, not {par_weight:g}")
-        attributes, known = self.schema.encode(statements)
-        weight = MEASURED_WEIGHT if par_weight is None else par_weight
-        return {"attributes": attributes, "known": known, "par_weight": np.array([weight], np.float32)}
+    def _merge(self, witnesses: Sequence[Claims]) -> Query:
+        return merge([self.schema.encode_claims(claims) for claims in witnesses])
 
-    def _hits(self, answer: Mapping[str, np.ndarray], stated: Mapping[str, tuple[str, ...]]) -> list[Hit]:
-        """Read a ranking; empty ids are padding. `stated` is parsed: what the caller does to its own is no matter."""
+    def _encode(self, queries: Sequence[Query], model: str, *before: np.ndarray) -> np.ndarray:
+        """Query embeddings [B, D] by `model`, whose inputs are rows `before` [1, D], attributes and known."""
+        attributes = np.concatenate([query.plain_attributes for query in queries])
+        known = np.concatenate([query.plain_known for query in queries])
+        embeddings = []
+        for start in range(0, len(attributes), MOST_QUERIES):
+            part = attributes[start : start + MOST_QUERIES], known[start : start + MOST_QUERIES]
+            columns = [*(np.repeat(row, len(part[0]), axis=0) for row in before), *part]
+            inputs = {f"INPUT__{index}": column for index, column in enumerate(columns)}
+            embeddings.append(self.infer(model, inputs)["OUTPUT__0"])
+        return combine(queries, np.concatenate(embeddings))
+
+    def _fuse(self, query: Query, seen: Mapping[str, np.ndarray], weight: np.ndarray) -> dict[str, np.ndarray]:
+        """What `match` answers, of a query that is not plain and what `describe_image` says of a photo."""
+        sought = self._encode([query], "attribute_encoder")
+        stated = query.attributes[np.newaxis], query.known[np.newaxis]
+        columns = (sought, *stated, weight, seen["embedding"], seen["scores"])
+        answer = self.infer("fuse_distances", {f"INPUT__{index}": column for index, column in enumerate(columns)})
+        names = ("distance", "par_distance", "embedding_distance", "terms")
+        return {name: answer[f"OUTPUT__{index}"] for index, name in enumerate(names)} | {"scores": seen["scores"]}
+
+    def _rankings(self, answer: Mapping[str, Any], said: Sequence[Sequence[Claims]]) -> list[Ranking]:
+        rankings = [self._ranking(answer, row, witnesses) for row, witnesses in enumerate(said)]
+        if not any(rankings) and not self.stats().rows:
+            raise GalleryEmpty(f"the gallery at {self.url} is empty; fill it with `descry index FOLDER`")
+        return rankings
+
+    def _ranking(self, answer: Mapping[str, Any], row: int, witnesses: Sequence[Claims]) -> Ranking:
+        """Read one row of a search's answer; empty ids are padding."""
+        ids = answer["ids"][row]
+        calibrated = self.model.calibrated(answer["scores"][row])
+        probabilities = None if answer["probabilities"] is None else answer["probabilities"][row]
         hits = [
             Hit(
                 index + 1,
-                _string(id),
-                float(answer["distances"][index]),
-                float(answer["par_distances"][index]),
-                float(answer["embedding_distances"][index]),
-                json.loads(answer["metadata"][index]),
-                answer["scores"][index],
-                answer["terms"][index],
-                partial(self.schema.agreement, stated, answer["scores"][index], answer["terms"][index]),
+                id.decode(),
+                float(answer["distances"][row, index]),
+                float(answer["par_distances"][row, index]),
+                float(answer["embedding_distances"][row, index]),
+                json.loads(answer["metadata"][row, index]),
+                scores := answer["scores"][row, index],
+                terms := answer["terms"][row, index],
+                _number(probabilities, index),
+                tuple(Frame(one["id"], one["distance"]) for one in json.loads(answer["frames"][row, index])),
+                partial(self.schema.explain, witnesses, scores, terms, calibrated[index]),
             )
-            for index, id in enumerate(answer["ids"])
+            for index, id in enumerate(ids)
             if id
         ]
-        if not hits and not self.stats().rows:
-            raise GalleryEmpty(f"the gallery at {self.url} is empty; fill it with `descry index FOLDER`")
-        return hits
-
-    def _info(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        return json.loads(self._infer("gallery_info", {"request": _text(json.dumps(request))})["response"][0])
-
-    def _infer(self, model: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Send one request of batch 1 and return its outputs without the batch dimension."""
-        inputs = []
-        for name, tensor in tensors.items():
-            entry = triton.InferInput(name, [1, *tensor.shape], np_to_triton_dtype(tensor.dtype))
-            entry.set_data_from_numpy(tensor[np.newaxis])
-            inputs.append(entry)
-        try:
-            result = self._triton.infer(model, inputs, headers=self._headers or None, client_timeout=self.timeout)
-        except InferenceServerException as error:
-            raise translate(error, self.url, self.timeout) from error
-        return {output.name: result.as_numpy(output.name)[0] for output in result.get_response().outputs}
+        return Ranking(hits, UNCALIBRATED if answer["verdict"] is None else answer["verdict"][row, 0].decode())
 
 
-def _ranking(k: int, cameras: Sequence[str] | None) -> dict[str, np.ndarray]:
-    if not 1 <= k <= MOST_HITS:
-        raise InvalidRequest(f"k is a number of hits from 1 to {MOST_HITS}, not {k}")
-    keep = {} if cameras is None else {"camera": list(cameras)}
-    return {"k": np.array([k], np.int32), "filter": _text(json.dumps(keep))}
+def _stated(queries: Sequence[Query]) -> dict[str, np.ndarray]:
+    """What queries state, as every model takes it."""
+    return {name: np.stack([getattr(query, name) for query in queries]) for name in ("attributes", "known")}
 
 
-def _text(value: str | bytes) -> np.ndarray:
-    try:
-        return np.array([value.encode() if isinstance(value, str) else value], np.object_)
-    except UnicodeEncodeError as error:
-        raise InvalidRequest(f"{value!r} is not valid UTF-8") from error
-
-
-def _string(value: bytes) -> str:
-    return value.decode()
+def _number(values: np.ndarray | None, index: int) -> float | None:
+    """A number that may be absent; NaN on the wire."""
+    return None if values is None or np.isnan(values[index]) else float(values[index])

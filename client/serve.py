@@ -4,36 +4,36 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
-
-from PIL import Image
-from tritonclient import grpc as triton
-from tritonclient.utils import InferenceServerException
+from typing import Any, BinaryIO
 
 from descry.client import triton_keeper
-from descry.client.errors import DescryError, GalleryEmpty
-from descry.client.search import CHANNEL, SearchClient
+from descry.client.errors import DescryError
+from descry.client.health import answer_a_query, change_nothing
+from descry.client.keys import KEY_HEADER
+from descry.client.ports import with_free_ports
+from descry.client.results import TLS
+from descry.client.search import SearchClient
+from descry.client.serve_config import LOOPBACK, ServeConfig, ServerSection
+from descry.client.triton_command import EXIT_SECONDS, TritonCommand
 from descry.client.triton_wheel import ServerError, TritonWheel
 
 START_SECONDS = 300
-STOP_SECONDS = 35
+STOP_SECONDS = EXIT_SECONDS + 5
 DEAD_STOP_SECONDS = 4
 PROBE_SECONDS = 60
 POLL_SECONDS = 0.2
 TELL_SECONDS = 5
 CHECK_SECONDS = 10
 LOG_LINES_SHOWN = 8
-PROBED_ID = "descry-health-check"
 # What Triton answers for ever once a Python model's process died; its readiness calls do not tell.
 DEAD_MODEL = "is not healthy"
 
@@ -42,10 +42,7 @@ class TritonServer:
     """A Triton server as a context manager: every model answers on entry, all is gone on exit.
 
     Attributes:
-        host: the address that all ports are bound to.
-        grpc_port: what a client asks.
-        http_port: Triton's HTTP endpoint, for operators.
-        metrics_port: Prometheus metrics, for operators.
+        config: what was asked for, with absolute paths and the ports chosen.
         log: the server's log; None before the start, unless it was given.
     """
 
@@ -53,35 +50,51 @@ class TritonServer:
         self,
         repository: Path,
         gallery: Path,
-        host: str = "127.0.0.1",
+        host: str = LOOPBACK,
         grpc_port: int = 8001,
-        http_port: int = 8000,
+        http_port: int | None = None,
         metrics_port: int = 8002,
         log: Path | None = None,
         progress: Callable[[str], None] = lambda line: None,
+        **settings: Any,
     ) -> None:
-        """Prepare a server; nothing runs yet.
+        """Prepare a server; nothing runs yet. Every setting of `ServeConfig` may be given.
 
         Args:
             repository: an exported model repository.
             gallery: the gallery's SQLite file, made if absent.
-            host: address to bind to.
+            host: address that gRPC listens at.
             grpc_port: 0, here and in the other two, chooses a free port.
-            http_port: see `grpc_port`.
+            http_port: None is off.
             metrics_port: see `grpc_port`.
             log: where the server's log goes; None keeps it in a temporary folder until `stop`.
             progress: called with a line of text now and then.
+            settings: further fields of `ServerSection`, and the other sections of `ServeConfig` by their names.
 
         Raises:
-            ServerError: a port is taken.
+            ServerError: a setting contradicts another, or a port is taken.
         """
-        self.repository, self.gallery, self.host = repository.resolve(), gallery.resolve(), host
-        self.grpc_port, self.http_port, self.metrics_port = _free_ports(host, grpc_port, http_port, metrics_port)
+        sections = {name: settings.pop(name) for name in ("tls", "keys", "audit", "limits") if name in settings}
+        server = ServerSection(
+            repository.resolve(), gallery.resolve(), host, grpc_port, http_port, metrics_port, log=log, **settings
+        )
+        self.config = ServeConfig(with_free_ports(server), **sections)
         self.log = log
         self._progress = progress
         self._keeper: subprocess.Popen[bytes] | None = None
+        self._command: TritonCommand | None = None
         # Triton names its shared memory by this prefix, so that what a crash leaves can be told from others'.
         self._memory_prefix = f"descry_{os.getpid()}_{uuid.uuid4().hex[:8]}_"
+
+    @classmethod
+    def of(cls, config: ServeConfig, progress: Callable[[str], None] = lambda line: None) -> "TritonServer":
+        """The server that a configuration describes.
+
+        Raises:
+            ServerError: as above.
+        """
+        sections = {name: section for name, section in vars(config).items() if name != "server"}
+        return cls(**vars(config.server), **sections, progress=progress)
 
     def __enter__(self) -> "TritonServer":
         """Start the server."""
@@ -95,14 +108,30 @@ class TritonServer:
         self.stop()
 
     @property
+    def grpc_port(self) -> int:
+        """What a client asks."""
+        return self.config.server.grpc_port
+
+    @property
+    def metrics_port(self) -> int:
+        """Prometheus metrics, for operators."""
+        return self.config.server.metrics_port
+
+    @property
     def url(self) -> str:
         """`host:port` for a gRPC client on this machine."""
-        return f"{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.grpc_port}"
+        host = {"0.0.0.0": LOOPBACK, "::": "[::1]"}.get(self.config.server.host, self.config.server.host)
+        return f"{host}:{self.grpc_port}"
 
     @property
     def models(self) -> list[str]:
         """Names of the repository's models."""
-        return sorted(path.parent.name for path in self.repository.glob("*/config.pbtxt"))
+        return sorted(path.parent.name for path in self.config.server.repository.glob("*/config.pbtxt"))
+
+    @property
+    def control_headers(self) -> dict[str, str]:
+        """What opens Triton's own model control and statistics, once the server runs."""
+        return self._command.control_headers if self._command else {}
 
     def start(self) -> None:
         """Start the server and wait until every model is ready and has answered a first request.
@@ -115,10 +144,12 @@ class TritonServer:
         folder = Path(tempfile.mkdtemp(prefix="descry-serve-"))
         self.log = self.log or folder / "triton.log"
         try:
+            self._command = TritonCommand(self.config, wheel, folder, self._memory_prefix)
+            keeper = [triton_keeper.__file__, str(STOP_SECONDS), self._memory_prefix, str(folder)]
             with _opened(self.log) as log:
                 self._keeper = subprocess.Popen(
-                    [sys.executable, "-I", "-S", triton_keeper.__file__, *self._command(wheel, folder)],
-                    env=wheel.environment() | {"DESCRY_GALLERY": str(self.gallery)},
+                    [sys.executable, "-I", "-S", *keeper, *self._command.arguments()],
+                    env=self._command.environment(),
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -149,42 +180,21 @@ class TritonServer:
         return True
 
     def _check_repository(self) -> None:
-        exported = [self.repository / "gallery_search" / "fusion.json"]
-        exported += [path.parents[1] / "1" / "model.pt" for path in self.repository.glob("*/configs/local.pbtxt")]
+        repository = self.config.server.repository
+        exported = [repository / "gallery_search" / "fusion.json"]
+        exported += [path.parents[1] / "1" / "model.pt" for path in repository.glob("*/configs/local.pbtxt")]
         if not self.models:
-            raise ServerError(f"{self.repository} is not a model repository: it holds no MODEL/config.pbtxt")
+            raise ServerError(f"{repository} is not a model repository: it holds no MODEL/config.pbtxt")
         for path in exported:
             if not path.is_file():
                 raise ServerError(
-                    f"{path} is missing: run `python -m descry.export CHECKPOINT --repository {self.repository}`"
+                    f"{path} is missing: run `python -m descry.export CHECKPOINT --repository {repository}`"
                 )
-
-    def _command(self, wheel: TritonWheel, folder: Path) -> list[str]:
-        """Arguments of the keeper, of which the server's command is the tail."""
-        return [
-            str(STOP_SECONDS),
-            self._memory_prefix,
-            str(folder),
-            str(wheel.binary),
-            f"--model-repository={self.repository}",
-            "--model-config-name=local",
-            f"--backend-directory={wheel.link_backends(folder / 'backends')}",
-            f"--backend-config=python,shm-region-prefix-name={self._memory_prefix}",
-            "--disable-auto-complete-config",
-            "--exit-on-error=true",
-            f"--exit-timeout-secs={STOP_SECONDS - 5}",
-            f"--grpc-address={self.host}",
-            f"--grpc-port={self.grpc_port}",
-            f"--http-address={self.host}",
-            f"--http-port={self.http_port}",
-            f"--metrics-address={self.host}",
-            f"--metrics-port={self.metrics_port}",
-        ]
 
     def _wait_until_ready(self) -> None:
         started = told = time.monotonic()
         waiting = self.models
-        with triton.InferenceServerClient(self.url, channel_args=CHANNEL) as client:
+        with self._client() as client:
             while waiting:
                 now = time.monotonic()
                 if complaints := self._complaints():
@@ -197,7 +207,7 @@ class TritonServer:
                     self._progress(f"waiting for {', '.join(waiting)} ({now - started:.0f} s)")
                     told = now
                 time.sleep(POLL_SECONDS)
-                waiting = [model for model in waiting if not _is_ready(client, model)]
+                waiting = [model for model in waiting if not client.is_ready(model)]
         try:
             self._probe()
         except DescryError as error:
@@ -210,14 +220,18 @@ class TritonServer:
         Raises:
             DescryError: a call failed.
         """
-        with SearchClient(self.url, timeout=PROBE_SECONDS) as client:
-            group = client.schema.groups[0]
-            statement = {group.name: group.values[0]}
-            image = Image.new("RGB", (8, 16))
-            client.match(image, statement)
-            client.delete([PROBED_ID])
-            with suppress(GalleryEmpty):
-                client.similar(image, statement, k=1)
+        with self._client() as client:
+            answer_a_query(client)
+            change_nothing(client)
+
+    def _client(self) -> SearchClient:
+        """A client with the health check's own key and certificate."""
+        tls, key = self.config.tls, self._command.probe_key if self._command else ""
+        certificates = None if tls.certificate is None else TLS(tls.authority, server_name=tls.name)
+        if certificates is not None and tls.mutual:
+            private_key, chain = tls.probe_key or tls.key, tls.probe_certificate or tls.certificate
+            certificates = replace(certificates, private_key=private_key, certificate_chain=chain)
+        return SearchClient(self.url, timeout=PROBE_SECONDS, tls=certificates, headers={KEY_HEADER: key})
 
     def _complaints(self) -> list[str]:
         """What Descry's own models said in the log: why they refuse to load."""
@@ -230,16 +244,8 @@ class TritonServer:
         return "\n".join(text.strip().splitlines()[-LOG_LINES_SHOWN:])
 
 
-def serve(
-    repository: Path,
-    gallery: Path,
-    host: str = "127.0.0.1",
-    grpc_port: int = 8001,
-    http_port: int = 8000,
-    metrics_port: int = 8002,
-    log: Path | None = None,
-) -> int:
-    """Serve until SIGTERM or Ctrl-C; start again when the server or one of its models dies. See `TritonServer`.
+def serve(config: ServeConfig) -> int:
+    """Serve until SIGTERM or Ctrl-C; start again when the server or one of its models dies.
 
     Returns:
         The exit status: 0 after a stop, 1 when the server cannot start.
@@ -247,11 +253,13 @@ def serve(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while True:
-            _say(f"starting Triton on {repository}")
-            with TritonServer(repository, gallery, host, grpc_port, http_port, metrics_port, log, _say) as server:
-                # After a restart clients must find the same ports.
-                grpc_port, http_port, metrics_port = server.grpc_port, server.http_port, server.metrics_port
-                _say(f"serving gRPC on {host}:{grpc_port} (HTTP {http_port}, metrics {metrics_port}); Ctrl-C stops")
+            server = TritonServer.of(config, _say)
+            if server.config != config:
+                # Paths and ports are resolved now; after a restart clients must find the same ports.
+                config = server.config
+                _say(config.to_yaml())
+            with server:
+                _say(f"serving {_addresses(config)}; Ctrl-C stops")
                 while server.alive():
                     time.sleep(CHECK_SECONDS)
                 _say("a model died; starting again")
@@ -265,6 +273,13 @@ def serve(
         return 1
 
 
+def _addresses(config: ServeConfig) -> str:
+    server = config.server
+    http = "" if server.http_port is None else f"HTTP {server.http_port}, "
+    secure = {True: "with TLS", False: "without TLS"}[config.tls.certificate is not None]
+    return f"gRPC on {server.host}:{server.grpc_port} {secure} ({http}metrics {server.metrics_port})"
+
+
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
@@ -274,27 +289,3 @@ def _opened(log: Path) -> BinaryIO:
         return log.open("wb")
     except OSError as error:
         raise ServerError(f"cannot write the log {log}: {error.strerror}") from error
-
-
-def _free_ports(host: str, *wanted: int) -> list[int]:
-    """The ports wanted, 0 replaced by a free one.
-
-    Raises:
-        ServerError: a port is in use, or the host is not this machine's.
-    """
-    with ExitStack() as held:
-        ports = []
-        for port in wanted:
-            try:
-                ports.append(held.enter_context(socket.create_server((host, port))).getsockname()[1])
-            except OSError as error:
-                raise ServerError(
-                    f"cannot listen on {host}:{port} ({error.strerror}): stop what uses it or choose another port"
-                ) from error
-        return ports
-
-
-def _is_ready(client: triton.InferenceServerClient, model: str) -> bool:
-    with suppress(InferenceServerException):
-        return bool(client.is_model_ready(model))
-    return False

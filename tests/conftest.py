@@ -9,7 +9,8 @@ import pytest
 
 TESTS = Path(__file__).parent
 # Modules beside the tests, and the repository's own, which Triton imports by their bare names as well.
-sys.path[:0] = [str(TESTS), str(TESTS.parent / "model_repository" / "gallery_search" / "1")]
+MODELS = TESTS.parent / "model_repository"
+sys.path[:0] = [str(TESTS), *(str(MODELS / model / "1") for model in ("gallery_search", "gallery_admin"))]
 
 
 @pytest.fixture(scope="session")

@@ -37,6 +37,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.rows: dict[str, dict] = {}
         self.requests: list[tuple[str, dict]] = []
         self.headers: dict[str, str] = {}
+        self.calibration: dict | None = None
         self.before: Callable[[str], tuple[grpc.StatusCode, str] | None] = lambda model: None
 
     def ModelInfer(self, request, context):  # noqa: N802
@@ -45,20 +46,23 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         for entry in request.inputs:
             content, kind = next(raw), triton_to_np_dtype(entry.datatype)
             values = deserialize_bytes_tensor(content) if kind == np.object_ else np.frombuffer(content, kind)
-            inputs[entry.name] = values.reshape(list(entry.shape))[0]
-        self.requests.append((request.model_name, inputs))
+            inputs[entry.name] = values.reshape(list(entry.shape))
+        rows = [
+            {name: values[row] for name, values in inputs.items()} for row in range(len(next(iter(inputs.values()))))
+        ]
+        self.requests += [(request.model_name, row) for row in rows]
         self.headers = dict(context.invocation_metadata())
         refusal = self.before(request.model_name)
         if refusal:
             context.abort(*refusal)
         try:
-            outputs = getattr(self, request.model_name)(inputs)
+            answers = [getattr(self, request.model_name)(row) for row in rows]
         except ValueError as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"in ensemble '{request.model_name}', {error}")
         response = service_pb2.ModelInferResponse(model_name=request.model_name)
-        for name, values in outputs.items():
-            array = np.asarray(values, np.object_ if isinstance(values[:1][0] if len(values) else b"", bytes) else None)
-            array = array[None] if array.dtype == np.object_ else array.astype(np.float32)[None]
+        for name, values in answers[0].items():
+            is_text = isinstance(values[0] if len(values) else b"", bytes)
+            array = np.stack([np.asarray(row[name], np.object_ if is_text else np.float32) for row in answers])
             response.outputs.add(name=name, datatype=np_to_triton_dtype(array.dtype), shape=array.shape)
             packed = (
                 serialize_byte_tensor(array).item() if array.dtype == np.object_ and array.size else array.tobytes()
@@ -79,6 +83,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
                 "par_distance": "euclidean",
                 "embedding_size": 4,
                 "image_size": [256, 128],
+                "calibration": self.calibration,
             },
             "stats": {
                 "rows": len(self.rows),
@@ -133,9 +138,31 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
             "embedding_distances": np.zeros(len(best)),
             "terms": np.array([terms for *_, terms in best]).reshape(-1, N),
             "scores": np.array([row["scores"] for _, _, row, _ in best]).reshape(-1, N),
+            "frames": [b'[{"id": "f", "distance": 0.5}]' if "options" in inputs else b"[]" for _ in best],
+            "probabilities": np.array([0.9 if self.calibration else np.nan for _ in best]),
+            "verdict": [self.verdict(inputs)],
         }
 
-    similar_search = attribute_search
+    def verdict(self, inputs):
+        """Every hit has probability 0.9."""
+        if not self.calibration:
+            return b"uncalibrated"
+        threshold = inputs.get("threshold", [self.calibration["match"]["threshold"]])[0]
+        return b"match" if threshold <= 0.9 else b"no match"
+
+    similar_search = gallery_search = attribute_search
+
+    def attribute_encoder(self, inputs):
+        return {"OUTPUT__0": (inputs["INPUT__0"] * inputs["INPUT__1"])[:4]}
+
+    def change_query(self, inputs):
+        return {"OUTPUT__0": inputs["INPUT__0"] + (inputs["INPUT__1"] * inputs["INPUT__2"])[:4]}
+
+    def fuse_distances(self, inputs):
+        query, attributes, known, weight, embedding, scores = (inputs[f"INPUT__{index}"] for index in range(6))
+        terms = known * (attributes - scores) ** 2
+        par, apart = np.sqrt(terms.sum(keepdims=True)), 1 - (query * embedding).sum(keepdims=True)
+        return {"OUTPUT__0": weight * par + apart, "OUTPUT__1": par, "OUTPUT__2": apart, "OUTPUT__3": terms}
 
     @staticmethod
     def scores(content: bytes) -> np.ndarray:

@@ -37,6 +37,13 @@ def test_an_export_holds_models_schema_and_fusion(trained, exported):
     assert not list(exported.rglob(".export-*")) and not list(exported.parent.glob(".export-*"))
 
 
+def test_an_export_takes_the_calibration_along(trained, exported):
+    assert "calibration" not in json.loads((exported / "gallery_search" / "fusion.json").read_text())
+    checkpoint, calibration = load_checkpoint(trained), {"match": {"threshold": 0.5}, "temperatures": {}}
+    calibrated = replace(checkpoint, metrics=checkpoint.metrics | {"calibration": calibration})
+    assert json.loads(repository._fusion(calibrated))["calibration"] == calibration
+
+
 def test_an_export_states_its_parity(trained, exported):
     report = json.loads((trained / "parity.json").read_text())
     assert [row["batch"] for row in report["rows"]] == list(BATCHES)

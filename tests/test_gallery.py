@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filters import Filter
 from gallery import Gallery, GalleryError
 from gallery_row import Delete, InvalidRequest, Put, checked_put
 from ranking import Query, Ranking
@@ -58,7 +59,7 @@ def brute_force(rows: list[Put], query: Query, model: ServedModel = MODEL) -> li
     weight = MODEL.par_weight if query.par_weight < 0 else query.par_weight
     ranked = []
     for row in rows:
-        if query.cameras is not None and json.loads(row.metadata)["camera"] not in query.cameras:
+        if query.filter.cameras is not None and json.loads(row.metadata)["camera"] not in query.filter.cameras:
             continue
         stated = zip(query.attributes.tolist(), row.scores.tolist(), query.known.tolist(), strict=True)
         if model is LIKELIHOOD:
@@ -91,7 +92,7 @@ def test_search_equals_brute_force_with_ties_by_id(path, k, levels, model):
     ranking = filled(path, rows, model)
     for cameras in (None, frozenset("02"), frozenset(["elsewhere"])):
         for weight in (0.0, 0.5, -1.0):
-            query = random_query(generator, k, levels, cameras=cameras, par_weight=weight)
+            query = random_query(generator, k, levels, filter=Filter(cameras), par_weight=weight)
             assert found(ranking, query) == brute_force(rows, query, model)
 
 
@@ -262,7 +263,10 @@ def test_a_wrong_row_is_refused(change, message):
         ({"k": 10_001}, "got 10001"),
         ({"par_weight": float("nan")}, "par_weight"),
         ({"par_weight": float("inf")}, "par_weight"),
-        ({"known": np.full(ATTRIBUTES, 0.5, np.float32)}, "known must be 0 or 1"),
+        ({"known": np.full(ATTRIBUTES, 1.5, np.float32)}, "known must lie in 0..1"),
+        ({"known": np.full(ATTRIBUTES, -0.5, np.float32)}, "known must lie in 0..1"),
+        ({"threshold": 1.5}, "threshold must be a probability in 0..1, or negative, got 1.5"),
+        ({"threshold": float("nan")}, "threshold"),
         ({"attributes": np.full(ATTRIBUTES, np.nan, np.float32)}, "attributes holds NaN"),
         ({"attributes": np.full(ATTRIBUTES, -1, np.float32)}, "0..1"),
         ({"embedding": np.zeros(3, np.float32)}, "query must have 8 values, got 3"),

@@ -12,7 +12,7 @@ from descry.client import (
     index_folder,
 )
 from descry.client import indexing as indexing_module
-from descry.client.indexing import read_labels
+from descry.client.sources import read_labels
 
 
 def test_index_a_folder_and_resume(fake, client, folder):

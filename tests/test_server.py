@@ -26,7 +26,10 @@ from descry.client import triton_wheel
 from descry.client.serve import ServerError, TritonServer
 
 pytestmark = pytest.mark.server
-SEARCH_OUTPUTS = ("ids", "metadata", "distances", "par_distances", "embedding_distances", "terms", "scores")
+SEARCH_OUTPUTS = (
+    *("ids", "metadata", "distances", "par_distances", "embedding_distances", "terms", "scores"),
+    *("frames", "probabilities", "verdict"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +94,7 @@ def ranking(k: int, cameras: list[str] | None = None, rows: int = 1) -> dict[str
 
 
 def test_every_model_is_ready(server, client):
-    assert len(server.models) == 14
+    assert len(server.models) == 15
     assert all(client.is_model_ready(model) for model in server.models)
 
 
@@ -307,7 +310,7 @@ def large_png(width: int, height: int) -> bytes:
             description(6) | ranking(1) | {"attributes": np.full((1, ATTRIBUTES), np.nan, np.float32)},
             "NaN or infinity",
         ),
-        ("attribute_search", description(6) | ranking(1) | {"known": np.full((1, 7), 0.5, np.float32)}, "0 or 1"),
+        ("attribute_search", description(6) | ranking(1) | {"known": np.full((1, 7), 1.5, np.float32)}, "0..1"),
         (
             "similar_search",
             description(6) | ranking(1) | {"image": texts(photo(1)), "known": np.ones((1, 3), np.float32)},
@@ -330,7 +333,7 @@ def large_png(width: int, height: int) -> bytes:
         (
             "gallery_write",
             {"id": texts("a"), "metadata": texts("{}"), "operation": texts("drop")},
-            "'drop' is not known; valid: put, delete",
+            "'drop' is not known; valid: put, update, delete",
         ),
         (
             "gallery_write",
@@ -392,8 +395,9 @@ SERVE = """
 import sys
 from pathlib import Path
 from descry.client import serve
+from descry.client.serve_config import ServeConfig, ServerSection
 serve.CHECK_SECONDS = 0.5
-sys.exit(serve.serve(Path(sys.argv[1]), Path(sys.argv[2]), grpc_port=0, http_port=0, metrics_port=0))
+sys.exit(serve.serve(ServeConfig(ServerSection(Path(sys.argv[1]), Path(sys.argv[2]), grpc_port=0, metrics_port=0))))
 """
 
 

@@ -30,6 +30,18 @@ FUSION = {
     "par_distance": "euclidean",
     "embedding_size": EMBEDDING,
     "image_size": [HEIGHT, WIDTH],
+    "calibration": {
+        "temperatures": {
+            **{"gender=female": 0.8, "hat=yes": 1.5, "upper_color=black": 1.2, "upper_color=red": 1.0},
+            **{"upper_color=white": 1.1, "accessory=bag": 0.9, "accessory=glasses": 2.0},
+        },
+        # So sure that a search finds a match unless it asks for more.
+        "match": {
+            "weights": {"par_distance": -1.0, "embedding_distance": -1.0, "log_stated": 0.5, "log_images": -0.1},
+            "intercept": 3.0,
+            "threshold": 0.05,
+        },
+    },
 }
 
 

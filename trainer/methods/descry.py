@@ -11,6 +11,7 @@ averaged (`neighbourhood.py`).
 """
 
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -68,10 +69,10 @@ class Descry(ASMR):
         self.register_buffer("persons", labels.persons)
         self.embedding_size += config.person_size
         self.person_backbone = Backbone(config.backbone, load_weights)
-        # No shift before the classifier: representations have mean 0, so that a cosine means something (BNNeck).
-        norm = nn.BatchNorm1d(config.person_size)
-        norm.bias.requires_grad_(False)
-        self.person_space = nn.Sequential(nn.Linear(self.backbone.channels, config.person_size, bias=False), norm)
+        # Its batch norm learns no shift: representations have mean 0, so that a cosine means something (BNNeck).
+        self.person_space = nn.Sequential(
+            nn.Linear(self.backbone.channels, config.person_size, bias=False), nn.BatchNorm1d(config.person_size)
+        )
         self.person_classifier = nn.Linear(config.person_size, len(labels.persons), bias=False)
 
     @property
@@ -83,7 +84,8 @@ class Descry(ASMR):
         """See `Method`; those of ASMR, or of the person network."""
         if stage != PERSONS:
             return super().parameter_groups(stage)
-        space = [self.person_space[0].weight, self.person_space[1].weight]
+        shift = cast(nn.BatchNorm1d, self.person_space[1]).bias
+        space = [parameter for parameter in self.person_space.parameters() if parameter is not shift]
         classifier = list(self.person_classifier.parameters())
         return {"image": [*self.person_backbone.parameters(), *space], "classifiers": classifier}
 

@@ -16,7 +16,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 sys.path.append(str(Path(__file__).parents[2] / "gallery_search" / "1"))
 
-from answers import answer_together, attempt, repository_of, tensor  # noqa: E402
+from answers import attempt, repository_of, tensor  # noqa: E402
+from desk import Desk  # noqa: E402
 from gallery_row import InvalidRequest  # noqa: E402
 from served_model import ServedModel  # noqa: E402
 
@@ -27,17 +28,26 @@ LIMIT = f"{MOST_PIXELS // 10**6} megapixels"
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
+        self.desk = Desk(args)
         self.size = ServedModel.load(repository_of(args)).image_size
         # Pillow decodes and resizes outside Python's global lock.
         self.pool = ThreadPoolExecutor(os.cpu_count())
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return answer_together(
+        return self.desk.answer(
             requests, lambda request: list(tensor(request, "image").ravel()), self.decode_all, self.pack
         )
 
     def decode_all(self, images: list[bytes]) -> list[np.ndarray | Exception]:
-        return list(self.pool.map(lambda image: attempt(decode, image, self.size), images))
+        return list(self.pool.map(lambda image: attempt(self.decode, image), images))
+
+    def decode(self, image: bytes) -> np.ndarray:
+        most = self.desk.settings.largest_image_bytes
+        if len(image) > most:
+            raise InvalidRequest(
+                f"cannot decode image: {len(image) / 2**20:.1f} MiB, above this server's {most / 2**20:g} MiB"
+            )
+        return decode(image, self.size)
 
     def pack(self, pixels: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         return {"pixels": np.stack(pixels)}

@@ -10,7 +10,8 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).parents[2] / "gallery_search" / "1"))
 
-from answers import answer_together, attempt, byte_array, gallery_path, repository_of, texts  # noqa: E402
+from answers import attempt, byte_array, gallery_path, repository_of, texts  # noqa: E402
+from desk import Desk  # noqa: E402
 from gallery import Gallery  # noqa: E402
 from gallery_row import InvalidRequest, check_id, json_object  # noqa: E402
 from served_model import ServedModel  # noqa: E402
@@ -20,6 +21,7 @@ Json = dict[str, Any]
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
+        self.desk = Desk(args)
         self.model = ServedModel.load(repository_of(args))
         self.gallery = Gallery(gallery_path(args), self.model)
         self.subjects: dict[str, Callable[[Json], Json]] = {
@@ -29,7 +31,7 @@ class TritonPythonModel:
         }
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return answer_together(requests, lambda request: texts(request, "request"), self.answer, self.pack)
+        return self.desk.answer(requests, lambda request: texts(request, "request"), self.answer, self.pack)
 
     def answer(self, questions: list[str]) -> list[Json | Exception]:
         return [attempt(self.answer_one, question) for question in questions]
@@ -53,6 +55,7 @@ class TritonPythonModel:
             "max_emb": model.max_emb,
             "embedding_size": model.embedding_size,
             "image_size": model.image_size,
+            "calibration": model.calibration,
         }
 
     def statistics(self, request: Json) -> Json:

@@ -3,15 +3,36 @@
 import json
 import os
 import traceback
-from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
+from access import AccessDenied, KeyFileError
+from audit_log import AuditError
 from gallery import GalleryError
-from gallery_row import InvalidRequest
+from gallery_row import Cancelled, InvalidRequest
+
+
+class Failure(NamedTuple):
+    """What became of a request that failed: one word for log and metrics, the status, and the message to its sender."""
+
+    outcome: str
+    status: str
+    message: str
+
+
+# Triton 24.10 has no PERMISSION_DENIED for Python models. UNSUPPORTED, UNIMPLEMENTED on the wire, means nothing else
+# here, and no client tries it again.
+FAILURES: dict[type[Exception], tuple[str, str]] = {
+    InvalidRequest: ("refused", "INVALID_ARG"),
+    AccessDenied: ("denied", "UNSUPPORTED"),
+    Cancelled: ("cancelled", "CANCELLED"),
+    GalleryError: ("failed", "INTERNAL"),
+    AuditError: ("failed", "INTERNAL"),
+    KeyFileError: ("failed", "INTERNAL"),
+}
 
 
 def repository_of(args: dict[str, str]) -> Path:
@@ -69,43 +90,22 @@ def attempt(action: Callable[..., Any], *arguments: Any) -> Any:
         return error
 
 
-def answer_together(
-    requests: Sequence[Any],
-    read: Callable[[Any], list[Any]],
-    run: Callable[[list[Any]], Sequence[Any]],
-    pack: Callable[[Sequence[Any]], dict[str, np.ndarray]],
-) -> list[Any]:
-    """Read each request into its rows, run the rows of all good requests as one batch, pack each request's results.
-
-    `run` returns one result a row; a result that is an exception fails its own request only.
-    """
-    read_rows = [attempt(read, request) for request in requests]
-    outcome = attempt(run, [row for rows in read_rows if not isinstance(rows, Exception) for row in rows])
-    results = iter(() if isinstance(outcome, Exception) else outcome)
-    responses = []
-    for rows in read_rows:
-        answer = rows if isinstance(rows, Exception) else outcome
-        if not isinstance(answer, Exception):
-            answer = attempt(_packed, pack, list(islice(results, len(rows))))
-        responses.append(respond(answer))
-    return responses
+def failure_of(error: Exception) -> Failure:
+    """How an exception is told; one that is not foreseen says no more than its name."""
+    for kind, (outcome, status) in FAILURES.items():
+        if isinstance(error, kind):
+            return Failure(outcome, status, str(error))
+    return Failure("failed", "INTERNAL", f"{type(error).__name__} in the server; its log has the details")
 
 
-def respond(answer: dict[str, np.ndarray] | Exception) -> Any:
-    """The response of one request: its outputs by name, or its error without server paths or traceback."""
+def respond(model: str, request: Any, answer: dict[str, np.ndarray] | Exception) -> Any:
+    """The response of one request: its outputs by name, or its failure, of which the log gets one JSON line."""
     if not isinstance(answer, Exception):
         return pb_utils.InferenceResponse([pb_utils.Tensor(name, values) for name, values in answer.items()])
-    message, status = str(answer), pb_utils.TritonError.INTERNAL
-    if isinstance(answer, InvalidRequest):
-        status = pb_utils.TritonError.INVALID_ARG
-    elif not isinstance(answer, GalleryError):
-        pb_utils.Logger.log_error("".join(traceback.format_exception(answer)))
-        message = f"{type(answer).__name__} in the server; its log has the details"
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, status))
-
-
-def _packed(pack: Callable[[Sequence[Any]], dict[str, np.ndarray]], results: list[Any]) -> dict[str, np.ndarray]:
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
-    return pack(results)
+    outcome, status, message = failure_of(answer)
+    line = {"event": outcome, "model": model, "request": request.request_id(), "message": message}
+    if not isinstance(answer, tuple(FAILURES)):
+        line["traceback"] = "".join(traceback.format_exception(answer))
+    log = pb_utils.Logger.log_error if outcome == "failed" else pb_utils.Logger.log_info
+    log(json.dumps(line))
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, getattr(pb_utils.TritonError, status)))

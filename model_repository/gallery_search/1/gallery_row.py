@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,16 @@ from served_model import ServedModel
 LONGEST_ID_BYTES = 512
 LONGEST_METADATA_BYTES = 65_536
 LARGEST_EMBEDDING_NORM = 100.0
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 TEXT_KEYS = ("image", "camera", "time", "track")
 
 
 class InvalidRequest(ValueError):
     """The caller's mistake; the message says what is wrong and what is valid, and is sent to the caller."""
+
+
+class Cancelled(RuntimeError):
+    """The caller has gone, or its deadline has passed: nobody waits for the answer."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,15 @@ class Put:
 
 
 @dataclass(frozen=True)
+class Update:
+    """New metadata of a row that keeps its embedding and scores; the fields are those of `Put`."""
+
+    id: str
+    texts: tuple[str | None, ...]
+    metadata: str
+
+
+@dataclass(frozen=True)
 class Delete:
     """The id of a row to delete."""
 
@@ -50,19 +64,29 @@ def checked_put(model: ServedModel, id: str, metadata: str, embedding: np.ndarra
     Raises:
         InvalidRequest: the id, the metadata or a value is wrong.
     """
-    check_id(id)
-    fields = json_object("metadata", metadata)
-    if len(metadata.encode()) > LONGEST_METADATA_BYTES:
-        raise InvalidRequest(f"metadata of {id!r} is longer than {LONGEST_METADATA_BYTES} bytes")
-    texts = {key: _text(key, fields.get(key)) for key in TEXT_KEYS}
-    texts["time"] = _time(texts["time"])
+    row = checked_update(id, metadata)
     _check_vector("embedding", embedding, model.embedding_size)
     _check_vector("scores", scores, model.attribute_count)
     if np.linalg.norm(embedding) > LARGEST_EMBEDDING_NORM:
         raise InvalidRequest("embedding is not of unit length: send the image encoder's output")
     if scores.min() < 0 or scores.max() > 1:
         raise InvalidRequest(f"scores must lie in 0..1, got {scores.min():g} to {scores.max():g}")
-    return Put(id, tuple(texts.values()), metadata, embedding, scores)
+    return Put(row.id, row.texts, row.metadata, embedding, scores)
+
+
+def checked_update(id: str, metadata: str) -> Update:
+    """Metadata to write, checked.
+
+    Raises:
+        InvalidRequest: the id or the metadata is wrong.
+    """
+    check_id(id)
+    fields = json_object("metadata", metadata)
+    if len(metadata.encode()) > LONGEST_METADATA_BYTES:
+        raise InvalidRequest(f"metadata of {id!r} is longer than {LONGEST_METADATA_BYTES} bytes")
+    texts = {key: _text(key, fields.get(key)) for key in TEXT_KEYS}
+    texts["time"] = utc_time(texts["time"])
+    return Update(id, tuple(texts.values()), metadata)
 
 
 def check_id(id: str) -> str:
@@ -84,6 +108,12 @@ def json_object(name: str, text: str) -> dict[str, Any]:
     return content
 
 
+def microseconds(name: str, value: Any) -> int:
+    """An ISO 8601 time in microseconds since 1970, in UTC where it names no zone; `name` says in errors what it is."""
+    time = _parsed_time(name, _whole_text(name, value))
+    return (time.replace(tzinfo=timezone.utc) - EPOCH) // timedelta(microseconds=1)
+
+
 def _refuse_constant(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
@@ -102,15 +132,19 @@ def _whole_text(name: str, value: Any) -> str:
     return value
 
 
-def _time(value: str | None) -> str | None:
+def utc_time(value: str | None) -> str | None:
     """The time as ISO 8601, in UTC when it names a zone, so that times order as texts."""
     if not value:
         return None
+    return _parsed_time("metadata 'time'", value).isoformat()
+
+
+def _parsed_time(name: str, value: str) -> datetime:
     try:
         time = datetime.fromisoformat(value.replace("Z", "+00:00"))
-        return (time.astimezone(timezone.utc) if time.tzinfo else time).isoformat()
+        return time.astimezone(timezone.utc) if time.tzinfo else time
     except (ValueError, OverflowError) as error:
-        raise InvalidRequest(f"metadata 'time' must be ISO 8601, such as 2024-05-01T12:00:00, got {value!r}") from error
+        raise InvalidRequest(f"{name} must be ISO 8601, such as 2024-05-01T12:00:00, got {value!r}") from error
 
 
 def _check_vector(name: str, vector: np.ndarray, size: int) -> None:

@@ -1,70 +1,83 @@
 """Triton model `gallery_search`: ranks the gallery for a query embedding and stated attributes."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from answers import answer_together, byte_array, gallery_path, repository_of, tensor, texts
+import triton_python_backend_utils as pb_utils
+from answers import byte_array, gallery_path, repository_of, tensor, texts
+from desk import Desk
+from filters import read_filter
 from gallery import Gallery
-from gallery_row import InvalidRequest, json_object
-from ranking import Hits, Query, Ranking
+from gallery_row import InvalidRequest
+from query import Query, read_options
+from ranking import Hits, Ranking
 from served_model import ServedModel
 
-FILTERS = ("camera",)
 MOST_HITS_A_REQUEST = 100_000
+MOST_TRACKS_A_REQUEST = 10_000  # each with up to 100 images
 
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
-        model = ServedModel.load(repository_of(args))
-        self.attribute_count = model.attribute_count
-        self.ranking = Ranking(Gallery(gallery_path(args), model), model)
+        self.desk = Desk(args, "search", audit="after")
+        self.model = ServedModel.load(repository_of(args))
+        self.ranking = Ranking(Gallery(gallery_path(args), self.model), self.model)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return answer_together(requests, self.read, self.ranking.search, self.pack)
+        responses = self.desk.answer(requests, self.read, self.ranking.search, self.pack)
+        self.desk.metrics.rows(len(self.ranking))
+        return responses
 
     def read(self, request: Any) -> list[Query]:
         """One `Query` a row of the request."""
-        counts = np.unique(tensor(request, "k"))
-        rows = len(tensor(request, "k"))
-        if len(counts) > 1:
-            raise InvalidRequest(f"k must be equal over a batch, got {counts.tolist()}")
-        if rows * int(counts[0]) > MOST_HITS_A_REQUEST:
-            raise InvalidRequest(
-                f"{rows} queries of k = {counts[0]} exceed {MOST_HITS_A_REQUEST} hits a request: send fewer at once"
-            )
+        rows, k = len(tensor(request, "k")), one_k(tensor(request, "k"))
         vectors = [tensor(request, name) for name in ("query", "attributes", "known")]
-        weights, filters = tensor(request, "par_weight").ravel(), texts(request, "filter")
+        weights = tensor(request, "par_weight").ravel().tolist()
+        thresholds = optional(request, "threshold", [-1.0] * rows)
+        # Rows of a request mostly share these; equal texts are read once and are one object afterwards.
+        filters = map(functools.cache(read_filter), texts(request, "filter"))
+        ranks = list(map(functools.cache(read_options), optional(request, "options", ["{}"] * rows)))
+        most = MOST_TRACKS_A_REQUEST if any(ranks) else MOST_HITS_A_REQUEST
+        if rows * k > most:
+            raise InvalidRequest(f"{rows} queries of k = {k} exceed {most} hits a request: send fewer at once")
         queries = [
-            Query(query, attributes, known, float(weight), int(counts[0]), cameras_of(filter))
-            for query, attributes, known, weight, filter in zip(*vectors, weights, filters, strict=True)
+            Query(query, attributes, known, weight, k, filter, by, threshold, request.is_cancelled)
+            for query, attributes, known, weight, filter, by, threshold in zip(
+                *vectors, weights, filters, ranks, thresholds, strict=True
+            )
         ]
         for query in queries:
-            self.ranking.check(query)
+            query.check(self.model)
         return queries
 
     def pack(self, hits: Sequence[Hits]) -> dict[str, np.ndarray]:
         """The hits of one request, rows padded to the longest and to one hit at least."""
         longest = max(1, max(len(each.ids) for each in hits))
-        outputs = {"ids": byte_array(each.ids + [""] * (longest - len(each.ids)) for each in hits)}
-        outputs["metadata"] = byte_array(each.metadata + [""] * (longest - len(each.ids)) for each in hits)
-        for name in ("distances", "par_distances", "embedding_distances", "terms", "scores"):
+        outputs = {
+            name: byte_array(getattr(each, name) + [""] * (longest - len(each.ids)) for each in hits)
+            for name in ("ids", "metadata", "frames")
+        }
+        for name in ("distances", "par_distances", "embedding_distances", "terms", "scores", "probabilities"):
             outputs[name] = np.stack([padded(getattr(each, name), longest) for each in hits])
-        return outputs
+        return outputs | {"verdict": byte_array([each.verdict] for each in hits)}
 
 
-def cameras_of(text: str) -> frozenset[str] | None:
-    """The cameras that a filter keeps; None for all."""
-    wanted = json_object("filter", text)
-    unknown = sorted(set(wanted) - set(FILTERS))
-    if unknown:
-        raise InvalidRequest(f"filter {unknown[0]!r} is not known; valid: {', '.join(FILTERS)}")
-    if "camera" not in wanted:
-        return None
-    cameras = wanted["camera"]
-    if not isinstance(cameras, list) or not all(isinstance(camera, str) for camera in cameras):
-        raise InvalidRequest(f"filter 'camera' must be a list of texts, got {cameras!r}")
-    return frozenset(cameras)
+def one_k(counts: np.ndarray) -> int:
+    """The k of a request, which its rows share."""
+    different = np.unique(counts)
+    if len(different) > 1:
+        raise InvalidRequest(f"k must be equal over a batch, got {different.tolist()}")
+    return int(different[0])
+
+
+def optional(request: Any, name: str, absent: list[Any]) -> list[Any]:
+    """The values of an input that a request may leave out."""
+    given = pb_utils.get_input_tensor_by_name(request, name)
+    if given is None:
+        return absent
+    return texts(request, name) if isinstance(absent[0], str) else given.as_numpy().ravel().tolist()
 
 
 def padded(values: np.ndarray, length: int) -> np.ndarray:

@@ -29,6 +29,7 @@ class ServedModel:
         par_distance: which PAR distance, a key of `PAR_DISTANCES`.
         embedding_size: D.
         image_size: (H, W) in pixels.
+        calibration: as docs/calibration.md stores it; None when the model was not calibrated.
     """
 
     schema: dict[str, Any]
@@ -40,12 +41,18 @@ class ServedModel:
     par_distance: str
     embedding_size: int
     image_size: tuple[int, int]
+    calibration: dict[str, Any] | None = None
 
     @property
     def attribute_count(self) -> int:
         """N: one element a binary group, one a value of any other group."""
+        return sum(self.group_sizes)
+
+    @property
+    def group_sizes(self) -> list[int]:
+        """Elements of each group, in order."""
         groups = self.schema["groups"]
-        return sum(1 if group["kind"] == "binary" else len(group["values"]) for group in groups)
+        return [1 if group["kind"] == "binary" else len(group["values"]) for group in groups]
 
     @classmethod
     def load(cls, repository: Path) -> "ServedModel":
@@ -70,6 +77,7 @@ class ServedModel:
             par_distance=str(fusion["par_distance"]),
             embedding_size=int(fusion["embedding_size"]),
             image_size=(int(height), int(width)),
+            calibration=fusion.get("calibration"),
         )
 
 

@@ -14,6 +14,7 @@ import torch
 
 sys.path.append(str(Path(__file__).parents[2] / "gallery_search" / "1"))
 
+from access import Access  # noqa: E402
 from answers import attempt, parameter, respond, tensor  # noqa: E402
 from gallery_row import InvalidRequest  # noqa: E402
 from served_model import ModelError  # noqa: E402
@@ -27,6 +28,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the file and run it until TorchScript has optimised it."""
+        self.name, self.door = args["model_name"], Access.from_environment(None)
         torch.set_num_interop_threads(1)
         torch.set_num_threads(int(parameter(args, "threads")) or cores_an_instance(args))
         path = Path(args["model_repository"], args["model_version"], "model.pt")
@@ -50,10 +52,12 @@ class TritonPythonModel:
         # A batch that fails is run again one by one, so that only the request at fault fails.
         alone = isinstance(together, Exception)
         results = iter([attempt(self.run, inputs) for inputs in good] if alone else together)
-        return [respond(inputs if isinstance(inputs, Exception) else next(results)) for inputs in read]
+        answers = [inputs if isinstance(inputs, Exception) else next(results) for inputs in read]
+        return [respond(self.name, *each) for each in zip(requests, answers, strict=True)]
 
     def read(self, request: Any) -> list[torch.Tensor]:
-        """The request's tensors [B, ...], checked: Triton checks neither sizes nor values."""
+        """The request's tensors [B, ...], checked: Triton checks neither keys nor sizes nor values."""
+        self.door.caller(request.parameters())
         arrays = [tensor(request, f"INPUT__{index}") for index in range(len(self.inputs))]
         for index, (array, (dtype, shape)) in enumerate(zip(arrays, self.inputs, strict=True)):
             if array.shape[1:] != shape:
