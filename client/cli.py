@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="descry", description="Find people in a gallery of crops by description.")
     verbs = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    server = _server_flags()
+    server = server_flags()
     operations_commands.add_commands(verbs, server)
     query_commands.add_commands(verbs, server)
     gallery_commands.add_commands(verbs, server)
@@ -57,8 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _server_flags() -> argparse.ArgumentParser:
-    """Flags of every command that talks to a server."""
+def server_flags() -> argparse.ArgumentParser:
+    """Flags of everything that talks to a server."""
     flags = argparse.ArgumentParser(add_help=False)
     group = flags.add_argument_group("server")
     url = os.environ.get("DESCRY_URL", DEFAULT_URL)

@@ -5,22 +5,22 @@ import os
 import shlex
 from dataclasses import asdict
 
-from descry.client.keys import KEY_HEADER, read_key
+from descry.client.keys import KEY_HEADER, USER_HEADER, read_key
 from descry.client.printing import print_json, print_next, print_table
 from descry.client.results import TLS
 from descry.client.schema import Schema
 from descry.client.search import SearchClient
 
 
-def connect(options: argparse.Namespace) -> SearchClient:
-    """The client that the common flags describe."""
+def connect(options: argparse.Namespace, user: str | None = None) -> SearchClient:
+    """The client that the common flags describe; `user` goes into the server's audit log beside the key's name."""
     key = read_key(options.key_file) if options.key_file else os.environ.get("DESCRY_KEY")
     return SearchClient(
         options.url,
         timeout=options.timeout,
         tls=tls_of(options),
         token=options.token or os.environ.get("DESCRY_TOKEN"),
-        headers={KEY_HEADER: key} if key else None,
+        headers={**({KEY_HEADER: key} if key else {}), **({USER_HEADER: user} if user else {})},
     )
 
 

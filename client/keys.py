@@ -16,6 +16,7 @@ from pathlib import Path
 from descry.client.errors import InvalidRequest
 
 KEY_HEADER = "descry-key"
+USER_HEADER = "descry-user"
 ROLES = ("search", "write", "admin")
 OTHERS = 0o077  # rights of group and others
 

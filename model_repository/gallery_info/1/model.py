@@ -52,6 +52,7 @@ class TritonPythonModel:
             "par_weight": model.par_weight,
             "max_par": model.max_par,
             "par_distance": model.par_distance,
+            "neighbours": model.neighbours,
             "max_emb": model.max_emb,
             "embedding_size": model.embedding_size,
             "image_size": model.image_size,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from averaged_table import AveragedTable
 from filters import EVERYTHING
 from gallery import Gallery
 from gallery_row import Cancelled
@@ -57,7 +58,7 @@ class Ranking:
         self._change = 0
         self._par = PAR_DISTANCES[model.par_distance]
         self._law = MatchLaw.of(model)
-        self._table = RowTable(model, self._par)
+        self._table = AveragedTable(model, self._par) if model.neighbours else RowTable(model, self._par)
         self._tracks = (0, TrackIndex(self._table))
         self.refresh()
 
@@ -76,6 +77,7 @@ class Ranking:
             for number in snapshot.deleted_after(self._change):
                 self._table.drop(number)
             self._change = snapshot.change
+        self._table.settle()
         self._version = version
 
     def search(self, queries: Sequence[Query]) -> list[Hits | Cancelled]:

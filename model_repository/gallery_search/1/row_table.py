@@ -143,9 +143,7 @@ class RowTable:
         if slot is None:
             return
         last = len(self) - 1
-        blocks: list[np.ndarray] = [self._times, self._embeddings, self._scores, self._columns]
-        blocks += [column.codes for column in (self.cameras, self.tracks, *self._metadata_columns.values())]
-        for block in blocks:
+        for block in self._blocks():
             block[slot] = block[last]
         for texts in (self.ids, self.metadata):
             texts[slot] = texts[last]
@@ -155,6 +153,14 @@ class RowTable:
         if slot != last:
             self._slots[self._numbers[slot]] = slot
         self.changes += 1
+
+    def settle(self) -> None:
+        """Make what is searched agree with the rows, once several were put or dropped."""
+
+    def _blocks(self) -> list[np.ndarray]:
+        """Everything that has a value a slot."""
+        coded = [column.codes for column in (self.cameras, self.tracks, *self._metadata_columns.values())]
+        return [*coded, self._times, self._embeddings, self._scores, self._columns]
 
     def _slot(self, number: int) -> int:
         """Where the row lies; a row not seen before gets the next free place."""

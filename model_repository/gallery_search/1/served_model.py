@@ -27,6 +27,7 @@ class ServedModel:
         max_par: largest PAR distance on validation data, > 0.
         max_emb: largest embedding distance on validation data, > 0.
         par_distance: which PAR distance, a key of `PAR_DISTANCES`.
+        neighbours: nearest rows that each row of the gallery is averaged with; 0 = none.
         embedding_size: D.
         image_size: (H, W) in pixels.
         calibration: as docs/calibration.md stores it; None when the model was not calibrated.
@@ -41,6 +42,7 @@ class ServedModel:
     par_distance: str
     embedding_size: int
     image_size: tuple[int, int]
+    neighbours: int = 0
     calibration: dict[str, Any] | None = None
 
     @property
@@ -77,6 +79,7 @@ class ServedModel:
             par_distance=str(fusion["par_distance"]),
             embedding_size=int(fusion["embedding_size"]),
             image_size=(int(height), int(width)),
+            neighbours=int(fusion.get("neighbours", 0)),
             calibration=fusion.get("calibration"),
         )
 
