@@ -87,6 +87,7 @@ class Session:
         model: the served model that the controls were drawn from.
         asked, settings, ranking: the last question, how it was ranked, and the answer.
         rank: the hit that is explained, from 1; 0 is none.
+        seen: what the photo of the second tab shows, in words.
         trail: what was done, oldest first.
     """
 
@@ -96,6 +97,7 @@ class Session:
     settings: Settings = Settings()
     ranking: Ranking = field(default_factory=Ranking)
     rank: int = 0
+    seen: tuple[str, ...] = ()
     trail: list[tuple[str, str, str, str]] = field(default_factory=list)
 
     @contextmanager

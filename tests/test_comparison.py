@@ -84,6 +84,23 @@ def test_checkpoints_are_evaluated_once_and_the_page_is_filled_without_them_too(
     assert page.read_text() == first
 
 
+def test_a_row_may_average_the_gallery(trained, tmp_path):
+    file, runs = tmp_path / "docs" / "comparison.yaml", tmp_path / "runs"
+    shutil.copytree(trained, runs / "sweep" / "weight=6-seed=0")
+    file.parent.mkdir()
+    row = FILE["tables"]["people"][0]
+    file.write_text(yaml.safe_dump({**FILE, "tables": {"people": [row, {**row, "neighbours": 3}]}}))
+    (file.parent / "page.md").write_text(PAGE)
+    assert comparison.main([str(file), "--runs", str(runs)]) == 0
+    folder = file.parent / "evaluations" / "sweep"
+    plain, averaged = (
+        json.loads(path.read_text()) for path in (folder / "weight=6-seed=0.json", *folder.glob("neighbours=3/*.json"))
+    )
+    assert (plain["fusion"]["neighbours"], averaged["fusion"]["neighbours"]) == (0, 3)
+    assert plain["search"]["embedding"] != averaged["search"]["embedding"]
+    assert plain["attributes"] == averaged["attributes"], "recognition is of the photos as they are"
+
+
 def test_wrong_files_are_named(tmp_path, capsys):
     assert comparison.main([str(tmp_path / "none.yaml")]) == 1
     assert "none.yaml does not exist" in capsys.readouterr().err

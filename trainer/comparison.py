@@ -14,11 +14,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from descry.trainer import evaluate
-from descry.trainer.checkpoint import CheckpointError, load_checkpoint, write_atomically
+from descry.trainer.checkpoint import Checkpoint, CheckpointError, load_checkpoint, write_atomically
 from descry.trainer.comparison_page import ComparisonError, Line, draw_comparison, fill_page, format_table
 from descry.trainer.config import ConfigError, build_from, read_mapping
 from descry.trainer.datasets import DatasetError
@@ -34,12 +35,29 @@ class Row:
         run: sweep and run without its seed, `SWEEP/RUN`.
         distance: what ranks: `embedding`, `par` or `fused`.
         published: the paper's rank-1 and mAP in percent, where it has them.
+        neighbours: over how many the gallery is averaged; None = as many as the checkpoint says.
     """
 
     name: str
     run: str
     distance: str
     published: tuple[float, ...] = ()
+    neighbours: int | None = None
+
+    @property
+    def flags(self) -> list[str]:
+        """Of its evaluation."""
+        return [] if self.neighbours is None else [f"--neighbours={self.neighbours}"]
+
+    def kept_in(self, folder: Path) -> Path:
+        """Where in `folder` its evaluations lie."""
+        sweep = folder / Path(self.run).parent
+        return sweep if self.neighbours is None else sweep / f"neighbours={self.neighbours}"
+
+    def fusion(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        """The constants that its evaluation of a checkpoint has."""
+        own = {} if self.neighbours is None else {"neighbours": self.neighbours}
+        return {**checkpoint.metrics["fusion"], **own}
 
 
 @dataclass(frozen=True)
@@ -66,14 +84,15 @@ def evaluate_row(row: Row, runs: Path, folder: Path, flags: Sequence[str]) -> No
     """
     sweep, name = Path(row.run).parent, Path(row.run).name
     for weights in sorted((runs / sweep).glob(f"{name}-seed=*/model.safetensors")):
-        path = folder / sweep / f"{weights.parent.name}.json"
+        path = row.kept_in(folder) / f"{weights.parent.name}.json"
         checkpoint = load_checkpoint(weights.parent)
         if path.is_file():
             kept = json.loads(path.read_text(encoding="utf-8"))
-            fusion = {key: kept["fusion"][key] for key in checkpoint.metrics["fusion"]}
-            if (kept["checkpoint"]["digest"], fusion) == (checkpoint.digest, checkpoint.metrics["fusion"]):
+            wanted = row.fusion(checkpoint)
+            fusion = {key: kept["fusion"].get(key) for key in wanted}
+            if (kept["checkpoint"]["digest"], fusion) == (checkpoint.digest, wanted):
                 continue
-        options, overrides = evaluate.command_line().parse_known_args([str(weights.parent), *flags])
+        options, overrides = evaluate.command_line().parse_known_args([str(weights.parent), *row.flags, *flags])
         result = evaluate.evaluate(weights.parent, options, overrides)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, (json.dumps(result) + "\n").encode())
@@ -81,7 +100,7 @@ def evaluate_row(row: Row, runs: Path, folder: Path, flags: Sequence[str]) -> No
 
 def kept_line(row: Row, folder: Path) -> Line:
     """The line of a row with the evaluations that `folder` has of it."""
-    files = sorted((folder / Path(row.run).parent).glob(f"{Path(row.run).name}-seed=*.json"))
+    files = sorted(row.kept_in(folder).glob(f"{Path(row.run).name}-seed=*.json"))
     evaluations = [json.loads(path.read_text(encoding="utf-8")) for path in files]
     return Line(row.name, row.distance, row.published, evaluations)
 

@@ -20,6 +20,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,10 @@ def command_line() -> argparse.ArgumentParser:
         "--par-weights", type=parse_weights, default=(), metavar="W,…",
         help="also measure the fused distance with these",
     )  # fmt: skip
+    parser.add_argument(
+        "--neighbours", type=int, metavar="K",
+        help="average the gallery over so many, instead of the checkpoint's number",
+    )  # fmt: skip
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print everything, unrounded: one line a measurement")
     form.add_argument("--markdown", action="store_true", help="print tables in Markdown")
@@ -101,6 +106,8 @@ def evaluate(directory: Path, options: argparse.Namespace, overrides: Sequence[s
     gallery = embed(persons)
     started = time.monotonic()
     stored = Fusion(**checkpoint.metrics["fusion"])
+    if options.neighbours is not None:
+        stored = replace(stored, neighbours=options.neighbours)
     measured_here = FusionConfig((stored.par_weight,), stored.par_distance, (stored.neighbours,))
     fusion = stored if options.fusion == "checkpoint" else measured_here
     result = {
