@@ -10,6 +10,7 @@ the method's own gradients stay those of the paper.
 """
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -56,8 +57,8 @@ class ASMRConfig:
 class ASMR(Method):
     """The two encoders, the group classifiers and their losses; `train_stage` says which loss `forward` computes."""
 
-    Config = ASMRConfig
-    stages = ("pretrain", "align")
+    Config: ClassVar[type] = ASMRConfig
+    stages: ClassVar[tuple[str, ...]] = ("pretrain", "align")
     frozen_stages = ("align",)
 
     def __init__(
