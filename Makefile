@@ -39,6 +39,7 @@ bench: $(VENV)/ready
 results: $(VENV)/ready
 	$(BIN)/python -m descry.trainer.record $(wildcard runs/sweeps/small_*) --to docs/results/runs
 	$(BIN)/python -m descry.trainer.comparison docs/results/comparison.yaml --features --cache
+	$(BIN)/python -m descry.trainer.fairness_page docs/responsible_use.md docs/results/evaluations
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
