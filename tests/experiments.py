@@ -39,6 +39,17 @@ STAGES = {
             "schedule": "cosine",
         }
     ],
+    "descry": [
+        *EXPERIMENT["train"]["stages"],
+        {
+            "name": "persons",
+            "epochs": 2,
+            "batch_size": 16,
+            "sampler": "identity",
+            "images_per_label": 2,
+            "learning_rate": 0.01,
+        },
+    ],
     "multitask": [
         {"name": "baseline", "epochs": 2, "batch_size": 16, "learning_rate": 0.01},
         {"name": "joint", "epochs": 2, "batch_size": 16, "learning_rate": 0.002, "multipliers": {"category": 10.0}},

@@ -124,7 +124,7 @@ def test_a_full_disk_stops_the_index_and_the_next_run_continues(server, gallery_
     ids = write_crops(tmp_path / "full", 120, seed=2)
     command = ["index", str(tmp_path / "full"), "--in-flight", "4", "--url", server.url]
     hard = resource.prlimit(gallery_writer, resource.RLIMIT_FSIZE)[1]
-    files = [path.stat().st_size for path in server.gallery.parent.glob("gallery.sqlite*")]
+    files = [path.stat().st_size for path in server.config.server.gallery.parent.glob("gallery.sqlite*")]
     resource.prlimit(gallery_writer, resource.RLIMIT_FSIZE, (max(files) + 200_000, hard))
     assert main([*command, "--report", str(tmp_path / "report.json")]) == 1
     out, err = capsys.readouterr()

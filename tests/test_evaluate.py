@@ -69,6 +69,7 @@ def test_the_fusion_of_the_whole_matrix_is_measured_on_the_split(trained, capsys
         "max_par": pytest.approx(par.max().item()),
         "max_emb": pytest.approx(embedding.max().item()),
         "par_distance": "euclidean",
+        "neighbours": 0,
     }
     assert result["fusion"]["max_par"] != stored["max_par"]
     for weight, swept in zip((0.0, 0.5), result["sweep"], strict=True):
