@@ -1,6 +1,6 @@
 """SIGKILL at random moments of indexing: of the indexer, of the server, of its models; what of the rows is left.
 
-python bench/kill.py [--rounds 200] [--seed 0]
+python bench/kill.py [--rounds 200] [--minutes M] [--seed 0]
 """
 
 import argparse
@@ -40,6 +40,7 @@ IMAGES = 16
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="no round begins after them")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--index", nargs=2, metavar=("URL", "ROUND"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -53,8 +54,11 @@ def main() -> None:
         server = started(repository, folder)
         acknowledged: dict[str, str] = {}
         kills, faults = Counter[str](), Counter[str]()
+        end = time.monotonic() + 60 * options.minutes
         try:
             for round in range(options.rounds):
+                if time.monotonic() > end:
+                    break
                 victim = chance.choice(list(VICTIMS))
                 acknowledged |= index_and_kill(server, victim, round, chance)
                 kills[victim] += 1

@@ -164,9 +164,10 @@ class TritonServer:
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Let requests in flight finish for at most `seconds`, end the server and remove what it left."""
-        if self._keeper is not None:
-            self._keeper.communicate(str(seconds).encode())
-            self._keeper = None
+        # First forgotten: where a second Ctrl-C breaks this off, the keeper ends the server once this process is gone.
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.communicate(str(seconds).encode())
 
     def alive(self) -> bool:
         """Whether the server runs and no model's process died."""

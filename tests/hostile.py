@@ -3,41 +3,29 @@
 They are protobuf messages, made without a client, which would refuse many of them before they are sent.
 """
 
-import io
-import json
 import struct
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from random import Random
-from typing import Any
 
 import grpc
 import numpy as np
-from PIL import Image
-from tiny_models import ATTRIBUTES, EMBEDDING, HEIGHT, WIDTH
+from hostile_images import bomb, fuzzed_image
+from hostile_texts import TEXTS, long_text, malformed_json, quoted
 from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelInferResponse
+from wire_messages import MODELS, TAKES_IMAGES, message, sound, text
 
-Tensors = Mapping[str, np.ndarray]
-CAMERA = "hostile"
 LONGEST_ANSWER = 2000
-# What the server may say; to a message that is no request, gRPC itself answers.
+# What the server may say. To names that there are not Triton answers, and quotes them whole: gRPC drops an answer above
+# 16 KiB as RESOURCE_EXHAUSTED. To bytes that are no request gRPC answers.
 ANSWERS = {"OK", "INVALID_ARGUMENT"}
-ANSWERS_BY_KIND = {"names": ANSWERS | {"NOT_FOUND"}, "messages": ANSWERS | {"NOT_FOUND", "INTERNAL", "UNIMPLEMENTED"}}
+ANSWERS_BY_KIND = {
+    "names": ANSWERS | {"NOT_FOUND", "UNIMPLEMENTED", "RESOURCE_EXHAUSTED"},
+    "messages": ANSWERS | {"NOT_FOUND", "UNIMPLEMENTED", "INTERNAL"},
+}
 LEAKS = ("Traceback", ".py", "/1/", "/tmp", "/home", "/usr", "in the server; its log")
 NUMBERS = (np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-45, -1.0, 1.5, 1e6, 1e7)
 WHOLE_NUMBERS = (0, -1, 10_001, 2**31 - 1, -(2**31), 100_000)
-TEXTS = (
-    *(b"", b"\xff\xfe", b"\xc3(", b"\xed\xa0\x80", b"a\0b", b"\0", "é".encode() * 300, b"../../etc/passwd", b"%s%n%x"),
-    *(b"'; DROP TABLE crop; --", b'" OR 1=1 --', b"x') ; DELETE FROM crop WHERE ('1'='1", b"\\ud800", b"\x1b[2J", b"a" * 512),
-)  # fmt: skip
-JSON_VALUES = (
-    *("null", "true", "0", "-0", "1e999", "NaN", "-Infinity", "1" * 5000, '"\\ud800"', '"\\u0000"', '"a\\u0000b"', "[]"),
-    *("{}", "[[]]", '""', '"', "'x'", "{", "}", "[1,", '{"a"}', "", " ", "\ufeff{}", "2024-05-01", '"0001-01-01T00:00+23:59"'),
-    *('"9999-12-31T23:59:59-23:59"', '"2024-02-30"', '"2024-05-01T25:00"', '"\'; DROP TABLE crop; --"', '["a", 1, null, {}]'),
-    *('{"from": "9999-12-31T23:59:59-23:59"}', '{"from": 1}', '{"x": ["a"]}', '{"a": [1e999]}', '{"": []}', "1e-400"),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,149 +86,18 @@ def _broken(response: ModelInferResponse) -> str | None:
     return None
 
 
-def message(model: str, tensors: Tensors, **fields: Any) -> ModelInferRequest:
-    """A request of well-formed tensors."""
-    request = ModelInferRequest(model_name=model, **fields)
-    for name, values in tensors.items():
-        kind = {"O": "BYTES", "f": "FP32", "i": "INT32", "u": "UINT8"}[values.dtype.kind]
-        add(request, name, kind, values.shape, packed(values.ravel()) if kind == "BYTES" else values.tobytes())
-    return request
+def wrong_image(chance: Random) -> tuple[str, ModelInferRequest]:
+    """To every model that takes one."""
+    return _with_image(chance, *fuzzed_image(chance))
 
 
-def add(request: ModelInferRequest, name: str, kind: str, shape: tuple[int, ...], content: bytes) -> None:
-    tensor = request.inputs.add(name=name, datatype=kind)
-    tensor.shape.extend(shape)
-    request.raw_input_contents.append(content)
+def large_image(chance: Random) -> tuple[str, ModelInferRequest]:
+    return _with_image(chance, *bomb(chance))
 
 
-def packed(texts: np.ndarray) -> bytes:
-    """Texts as they go over the wire, each after its length."""
-    return b"".join(struct.pack("<I", len(text)) + text for text in texts)
-
-
-def text(*values: bytes | str) -> np.ndarray:
-    return np.array([[value.encode() if isinstance(value, str) else value] for value in values], np.object_)
-
-
-def floats(*shape: int, value: float = 0.5) -> np.ndarray:
-    return np.full(shape, value, np.float32)
-
-
-def sound(model: str, chance: Random) -> dict[str, np.ndarray]:
-    """The inputs of a request of which nothing is wrong."""
-    row = {"id": text(f"hostile/{chance.randrange(50)}"), "metadata": text(json.dumps({"camera": CAMERA}))}
-    vectors = {"embedding": floats(1, EMBEDDING, value=0.25), "scores": floats(1, ATTRIBUTES)}
-    described = {"attributes": floats(1, ATTRIBUTES), "known": floats(1, ATTRIBUTES), "par_weight": floats(1, 1)}
-    limits = {"k": np.full((1, 1), 5, np.int32), "filter": text("{}")}
-    optional = {"options": text("{}"), "threshold": floats(1, 1)}
-    picture = {"image": text(good_images()["JPEG"])}
-    return {
-        "describe_image": picture,
-        "decode_image": picture,
-        "match": picture | described,
-        "similar_search": picture | described | limits | {"options": text("{}")},
-        "attribute_search": described | limits | optional,
-        "gallery_search": {"query": floats(1, EMBEDDING, value=0.25)} | described | limits | optional,
-        "index_image": picture | row | {"operation": text("put")},
-        "gallery_write": row | vectors | {"operation": text(chance.choice(["put", "put", "update", "delete"]))},
-        "gallery_info": {"request": text('{"about": "stats"}')},
-        "gallery_admin": {"request": text('{"do": "rows", "count": 2}')},
-        "image_encoder": {"INPUT__0": np.zeros((1, 3, HEIGHT, WIDTH), np.uint8)},
-        "attribute_encoder": {"INPUT__0": floats(1, ATTRIBUTES), "INPUT__1": floats(1, ATTRIBUTES)},
-        "change_query": {"INPUT__0": floats(1, EMBEDDING), "INPUT__1": floats(1, ATTRIBUTES), "INPUT__2": floats(1, ATTRIBUTES)},
-    }[model]  # fmt: skip
-
-
-MODELS = (
-    *("describe_image", "decode_image", "match", "similar_search", "attribute_search", "gallery_search", "index_image"),
-    *("gallery_write", "gallery_info", "gallery_admin", "image_encoder", "attribute_encoder", "change_query"),
-)
-TAKES_IMAGES = ("describe_image", "decode_image", "match", "similar_search", "index_image")
-
-
-@cache
-def good_images() -> dict[str, bytes]:
-    """One image of each kind, with EXIF data."""
-    exif = Image.Exif()
-    exif[0x0112], exif[0x010E] = 6, "a camera"
-    pixels = np.random.default_rng(0).integers(0, 256, (48, 24, 3), np.uint8)
-    found = {}
-    for kind, options in {"JPEG": {}, "PNG": {}, "WEBP": {"lossless": False}}.items():
-        stream = io.BytesIO()
-        Image.fromarray(pixels).save(stream, kind, exif=exif, **options)
-        found[kind] = stream.getvalue()
-    return found
-
-
-def fuzzed_image(chance: Random) -> tuple[str, ModelInferRequest]:
-    """A JPEG, PNG or WebP with bytes changed, mostly in its head, cut out, doubled or cut off."""
-    kind, image = chance.choice(list(good_images().items()))
-    content = bytearray(image)
-    for _ in range(chance.choice((1, 1, 2, 8, 40))):
-        at = min(chance.randrange(len(content)), chance.randrange(len(content)), chance.randrange(len(content)))
-        content[at] = chance.choice((0, 0xFF, 0x7F, 0x80, chance.randrange(256)))
-    start, end = sorted((chance.randrange(len(content)), chance.randrange(len(content))))
-    way = chance.randrange(6)
-    if way == 0:
-        del content[start:end]
-    elif way == 1:
-        content[start:start] = content[start:end]
-    elif way == 2:
-        del content[start:]
-    elif way == 3 and kind == "PNG":
-        content = bytearray(with_checksums(bytes(content)))
-    return picture_for(chance, f"{kind} changed at random, way {way}", bytes(content))
-
-
-def with_checksums(png: bytes) -> bytes:
-    """A changed PNG whose chunks have the checksums that fit, so that what is in them is looked at."""
-    result, at = png[:8], 8
-    while at + 12 <= len(png):
-        (length,) = struct.unpack(">I", png[at : at + 4])
-        body = png[at + 4 : at + 8 + length]
-        result += png[at : at + 4] + body + struct.pack(">I", zlib.crc32(body))
-        at += 12 + length
-    return result
-
-
-def picture_for(chance: Random, what: str, content: bytes) -> tuple[str, ModelInferRequest]:
+def _with_image(chance: Random, what: str, content: bytes) -> tuple[str, ModelInferRequest]:
     model = chance.choice(TAKES_IMAGES)
     return f"{model}: {what}", message(model, sound(model, chance) | {"image": text(content)})
-
-
-def chunk(name: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-
-def png(width: int, height: int, *chunks: bytes, depth: int = 8, color: int = 2) -> bytes:
-    head = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + b"".join(chunks) + chunk(b"IEND", b"")
-
-
-@cache
-def zeros(size: int) -> bytes:
-    return zlib.compress(bytes(size), 9)
-
-
-def bomb(chance: Random) -> tuple[str, ModelInferRequest]:
-    """An image that claims, or unpacks to, far more than it is."""
-    width, height = chance.choice(
-        ((2**31 - 1, 1), (20_000, 20_000), (7000, 7000), (65_535, 65_535), (0, 0), (1, 2**31 - 1))
-    )
-    bombs = {
-        f"PNG of {width} x {height}": lambda: png(width, height, chunk(b"IDAT", zeros(10**6))),
-        "PNG of 36 megapixels": lambda: png(6000, 6000, chunk(b"IDAT", zeros(6000 * 6001)), depth=8, color=0),
-        "PNG with too much in it": lambda: png(8, 8, chunk(b"IDAT", zeros(10**8))),
-        "PNG with a text of 100 MB": lambda: png(8, 8, chunk(b"zTXt", b"k\0\0" + zeros(10**8)), chunk(b"IDAT", zeros(200))),
-        "PNG with a colour profile of 100 MB": lambda: png(8, 8, chunk(b"iCCP", b"k\0\0" + zeros(10**8)), chunk(b"IDAT", zeros(200))),
-        "PNG with 5000 texts": lambda: png(8, 8, *[chunk(b"zTXt", b"k\0\0" + zeros(10**5))] * 5000),
-        "JPEG of 65500 x 65500": lambda: good_images()["JPEG"].replace(
-            struct.pack(">HH", 48, 24), struct.pack(">HH", 65_500, 65_500)
-        ),
-        "WebP of 16384 x 16384": lambda: b"RIFF" + struct.pack("<I", 40) + b"WEBPVP8X" + struct.pack("<I", 10) + b"\x02\0\0\0" + b"\xff\x3f\0" * 2 + bytes(10),
-    }  # fmt: skip
-    what = chance.choice(list(bombs))
-    return picture_for(chance, what, bombs[what]())
 
 
 def wrong_number(chance: Random) -> tuple[str, ModelInferRequest]:
@@ -268,73 +125,34 @@ JSON_INPUTS = {
     "metadata": ("index_image", "gallery_write"),
     "request": ("gallery_info", "gallery_admin"),
 }
-KEYS = {
-    "filter": ("camera", "track", "time", "metadata", "city", ""),
-    "options": ("rank", "by", "other"),
-    "metadata": ("image", "camera", "time", "track", "note", "\\ud800"),
-    "request": ("about", "do", "ids", "camera", "older_than", "dry_run", "after", "until", "count", "vectors"),
-}
-WORDS = {
-    "filter": ('["1"]', '{"from": "2024-05-01"}', '{"note": [1]}'),
-    "options": ('"tracks"', '"mean"'),
-    "metadata": ('"1"', '"2024-05-01T12:00:00Z"'),
-    "request": ('"missing"', '"model"', '"prune"', '"check_rows"', '"rows"', '["a"]', "1"),
-}
+WRITES = ("index_image", "gallery_write")
+TEXT_INPUTS = {**JSON_INPUTS, "id": WRITES, "operation": WRITES, "image": TAKES_IMAGES}
 
 
 def wrong_json(chance: Random) -> tuple[str, ModelInferRequest]:
     """JSON of known keys with wrong values, deep nesting, or no JSON."""
     name, models = chance.choice(list(JSON_INPUTS.items()))
-    way = chance.randrange(5)
-    if way == 0:
-        content = chance.choice(JSON_VALUES)
-    elif way == 1:
-        depth = chance.choice((30, 200, 800, *range(900, 1000, 3), 100_000))
-        content = f'{{"{chance.choice(KEYS[name])}": {"[" * depth}{"]" * depth}}}'
-    elif way == 2:
-        depth = chance.choice((30, 200, 470, 490, 100_000))
-        content = f'{{"{chance.choice(KEYS[name])}": {json_chain(depth)}}}'
-    else:
-        pairs = [(chance.choice(KEYS[name]), chance.choice(JSON_VALUES + WORDS[name] * 4)) for _ in range(chance.randrange(1, 4))]  # fmt: skip
-        content = "{" + ", ".join(f'"{key}": {value}' for key, value in pairs) + "}"
-    model = chance.choice(models)
-    inputs = sound(model, chance) | {name: text(content.encode("utf-8", "surrogatepass"))}
-    return f"{model}: {name} {content[:60]!r} of {len(content)}", message(model, inputs)
-
-
-def json_chain(depth: int) -> str:
-    return '{"a":' * depth + "1" + "}" * depth
+    return _with_text(chance, chance.choice(models), name, malformed_json(name, chance))
 
 
 def wrong_text(chance: Random) -> tuple[str, ModelInferRequest]:
     """A text that is no UTF-8, SQL, or holds what texts should not."""
-    model = chance.choice([each for each in MODELS if "image_encoder" != each])
-    inputs = sound(model, chance)
-    names = [name for name, values in inputs.items() if values.dtype == np.object_]
-    if not names:
-        return wrong_shape(chance)
-    name, content = chance.choice(names), chance.choice(TEXTS)
+    name, models = chance.choice(list(TEXT_INPUTS.items()))
+    content = chance.choice(TEXTS)
     if name in ("metadata", "filter") and chance.random() < 0.7:
-        quoted = json.dumps(content.decode("utf-8", "replace"))
-        content = f'{{"camera": [{quoted}]}}' if name == "filter" else f'{{"camera": "{CAMERA}", {quoted}: {quoted}}}'
-    return f"{model}: {name} = {content[:40]!r}", message(model, inputs | {name: text(content)})
+        content = quoted(name, content)
+    return _with_text(chance, chance.choice(models), name, content)
 
 
 def oversized(chance: Random) -> tuple[str, ModelInferRequest]:
     """A text of up to 2 MB, as it is and inside JSON."""
-    size, sign = chance.choice((5000, 70_000, 2_000_000)), chance.choice(("a", "é", "\0", "'", "😀"))
-    long = sign * (size // len(sign.encode()))
     name = chance.choice((*JSON_INPUTS, "id", "operation"))
-    model = chance.choice(JSON_INPUTS.get(name, ("gallery_write",)))
-    key = chance.choice(KEYS.get(name, ("",)))
-    forms = (long, json.dumps(long), json.dumps({key: long}), json.dumps({key: [long]}), json.dumps({long: [long]}))
-    many = json.dumps(
-        {"filter": {"camera": [f"{n}" for n in range(size // 10)]}}.get(name, {"ids": ["x"] * (size // 10)})
-    )
-    content = chance.choice((*forms, many))
-    return f"{model}: {name} {content[:30]!r} of {len(content)}", message(
-        model, sound(model, chance) | {name: text(content)}
-    )
+    return _with_text(chance, chance.choice(TEXT_INPUTS[name]), name, long_text(name, chance))
+
+
+def _with_text(chance: Random, model: str, name: str, content: bytes) -> tuple[str, ModelInferRequest]:
+    what = f"{model}: {name} = {content[:60]!r} of {len(content)} bytes"
+    return what, message(model, sound(model, chance) | {name: text(content)})
 
 
 def wrong_shape(chance: Random) -> tuple[str, ModelInferRequest]:
@@ -417,8 +235,8 @@ def wrong_message(chance: Random) -> tuple[str, bytes]:
 
 
 KINDS: dict[str, Callable[[Random], tuple[str, ModelInferRequest | bytes]]] = {
-    "images": fuzzed_image,
-    "bombs": bomb,
+    "images": wrong_image,
+    "bombs": large_image,
     "numbers": wrong_number,
     "k": wrong_whole_number,
     "json": wrong_json,

@@ -215,6 +215,7 @@ def test_an_entry_says_what_is_stated_by_name(tmp_path):
         "par_weight": np.array([[0.7], [np.nan]], np.float32),
         "k": np.array([[20], [20]], np.int32),
         "filter": np.array([[b"{}"], [b"\xff" * 5000]], np.object_),
+        "not asked for": np.zeros((2, 0), np.float32),
     }
     first, second = entries_of(served_model(tmp_path), inputs)
     assert first["stated"] == {
@@ -235,6 +236,7 @@ def test_only_what_can_find_nothing_counts_as_a_health_check():
     search = {"filter": json.dumps({"camera": [PROBED]}), "k": 1}
     assert is_probe(search, 0) and not is_probe(search, 1) and not is_probe({"filter": "{}"}, 0)
     assert not is_probe({"filter": json.dumps({"camera": [PROBED, "1"]})}, 0)
+    assert not is_probe({"filter": "sha256:8931bd0055744b9c"}, 0), "a long filter is named by its digest"
     assert is_probe({"id": PROBED, "operation": "delete"}, None)
     assert not is_probe({"id": PROBED, "operation": "put"}, None)
     assert not is_probe({"id": "x", "operation": "delete"}, None)

@@ -146,6 +146,8 @@ def test_values_that_no_row_has_any_more_are_forgotten(tmp_path):
         ('{"metadata": {"a": [[1]]}}', "list of texts, numbers and booleans"),
         ('{"metadata": {"a": [NaN]}}', "not JSON"),
         ("{" * 50_000, "not JSON"),
+        ('{"camera": ' + "[" * 100 + "]" * 100 + "}", "nested deeper than 32 levels"),
+        (json.dumps({"metadata": {f"key {n}": [n] for n in range(METADATA_COLUMNS + 1)}}), "has 17 keys, above 16"),
     ],
 )
 def test_a_malformed_filter_is_refused(text, message):

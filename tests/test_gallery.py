@@ -228,6 +228,10 @@ def test_statistics_and_missing(path):
     [
         ({"id": ""}, "1 to 512 bytes"),
         ({"id": "ä" * 257}, "got 514"),
+        ({"id": "a\0b"}, r"id holds the character U\+0000"),
+        ({"metadata": r'{"camera": "a\u0000b"}'}, r"'camera' holds the character U\+0000"),
+        ({"metadata": f'{{"a": {"[" * 32}{"]" * 32}}}'}, "nested deeper than 32 levels"),
+        ({"metadata": '{"a":' * 980 + "1" + "}" * 980}, "nested deeper than 32 levels|not JSON"),
         ({"metadata": "{"}, "not JSON"),
         ({"metadata": "[]"}, "JSON object"),
         ({"metadata": '{"score": NaN}'}, "NaN"),
@@ -270,6 +274,7 @@ def test_a_wrong_row_is_refused(change, message):
         ({"attributes": np.full(ATTRIBUTES, np.nan, np.float32)}, "attributes holds NaN"),
         ({"attributes": np.full(ATTRIBUTES, -1, np.float32)}, "0..1"),
         ({"embedding": np.zeros(3, np.float32)}, "query must have 8 values, got 3"),
+        ({"embedding": np.full(EMBEDDING, 3e38, np.float32)}, "query is longer than 100"),
     ],
 )
 def test_a_wrong_query_is_refused(path, change, message):

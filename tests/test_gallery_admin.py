@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import upkeep as upkeep_module
+from admin_requests import AdminRequests
 from gallery import Gallery, GalleryError
-from gallery_row import Delete, Put, checked_put
+from gallery_row import Delete, InvalidRequest, Put, checked_put
 from ranking import Ranking
 from test_gallery import MODEL, random_rows
 from test_gallery_life import QUERY, flip, overwrite_page, pages_of
@@ -278,3 +279,17 @@ def test_rows_come_in_pages_with_their_vectors_and_without_what_is_added_meanwhi
             vector = np.frombuffer(base64.b64decode(row[name]), "<f4")
             np.testing.assert_array_equal(vector, getattr(by_id[row["id"]], name))
     assert set(keeper.rows(0, None, 1, False)["rows"][0]) == {"id", "metadata"}
+
+
+@pytest.mark.parametrize(
+    ("request_text", "message"),
+    [
+        (r'{"do": "prune", "camera": "\ud800"}', "'camera' holds half a character"),
+        (r'{"do": "prune", "camera": "a\u0000b"}', r"'camera' holds the character U\+0000"),
+        ('{"do": "prune", "older_than": 5}', "'older_than' must be a text, got 5"),
+        ('{"do": "rows", "count": [[[1]]]}', "'count' must be a whole number"),
+    ],
+)
+def test_a_wrong_request_is_refused(path, request_text, message):
+    with pytest.raises(InvalidRequest, match=message):
+        AdminRequests(Upkeep(path, MODEL)).answer(request_text)

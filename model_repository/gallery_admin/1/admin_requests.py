@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from gallery_row import InvalidRequest, json_object, utc_time
+from gallery_row import InvalidRequest, json_object, utc_time, whole_text
 from upkeep import Json, Upkeep
 
 MOST_ROWS = 1000
@@ -37,10 +37,10 @@ class AdminRequests:
         return self._actions[action](request)
 
     def _prune(self, request: Json) -> Json:
-        camera, older_than = (request.get(key) for key in ("camera", "older_than"))
-        for key, value in (("camera", camera), ("older_than", older_than)):
-            if value is not None and not isinstance(value, str):
-                raise InvalidRequest(f"{key!r} must be a text, got {value!r}")
+        camera, older_than = (
+            None if request.get(key) is None else whole_text(repr(key), request[key])
+            for key in ("camera", "older_than")
+        )
         if camera is None and not older_than:
             raise InvalidRequest("prune needs 'camera', 'older_than' (ISO 8601) or both")
         return self._upkeep.prune(camera, utc_time(older_than), _flag(request, "dry_run"))

@@ -35,6 +35,11 @@ FAILURES: dict[type[Exception], tuple[str, str]] = {
 }
 
 
+# gRPC drops a status of more than 8 KiB, in which each byte outside ASCII takes three.
+LONGEST_START, LONGEST_END = 350, 150
+LONGEST_REQUEST_ID = 200
+
+
 def repository_of(args: dict[str, str]) -> Path:
     """The model repository that a model with these `initialize` arguments lies in."""
     return Path(args["model_repository"]).parent
@@ -86,6 +91,9 @@ def attempt(action: Callable[..., Any], *arguments: Any) -> Any:
     """What `action` returns, or the exception it raises: one bad item must not stop its neighbours."""
     try:
         return action(*arguments)
+    except tuple(FAILURES) as error:
+        # A new one: with its frames it would keep the request, 64 MiB of image maybe, until cycles are next collected.
+        return type(error)(str(error))
     except Exception as error:
         return error
 
@@ -94,8 +102,20 @@ def failure_of(error: Exception) -> Failure:
     """How an exception is told; one that is not foreseen says no more than its name."""
     for kind, (outcome, status) in FAILURES.items():
         if isinstance(error, kind):
-            return Failure(outcome, status, str(error))
+            return Failure(outcome, status, shortened(str(error)))
     return Failure("failed", "INTERNAL", f"{type(error).__name__} in the server; its log has the details")
+
+
+def shortened(message: str) -> str:
+    """The message without its middle where it quotes more than an answer can carry."""
+    if len(message) <= LONGEST_START + LONGEST_END:
+        return message
+    return f"{message[:LONGEST_START]} … {message[-LONGEST_END:]}"
+
+
+def request_id(request: Any) -> str:
+    """The call's id, which its caller made, cut to what logs can carry."""
+    return request.request_id()[:LONGEST_REQUEST_ID]
 
 
 def respond(model: str, request: Any, answer: dict[str, np.ndarray] | Exception) -> Any:
@@ -103,7 +123,7 @@ def respond(model: str, request: Any, answer: dict[str, np.ndarray] | Exception)
     if not isinstance(answer, Exception):
         return pb_utils.InferenceResponse([pb_utils.Tensor(name, values) for name, values in answer.items()])
     outcome, status, message = failure_of(answer)
-    line = {"event": outcome, "model": model, "request": request.request_id(), "message": message}
+    line = {"event": outcome, "model": model, "request": request_id(request), "message": message}
     if not isinstance(answer, tuple(FAILURES)):
         line["traceback"] = "".join(traceback.format_exception(answer))
     log = pb_utils.Logger.log_error if outcome == "failed" else pb_utils.Logger.log_info

@@ -37,7 +37,7 @@ def is_probe(entry: Mapping[str, Any], results: int | None) -> bool:
         return entry["operation"] == "delete" and entry.get("id") == PROBED
     if "request" in entry:
         return entry["request"] == json.dumps(PROBE_PRUNING)
-    return results == 0 and json.loads(entry["filter"]) == PROBE_FILTER
+    return results == 0 and entry["filter"] == json.dumps(PROBE_FILTER)
 
 
 def result_counts(outputs: Mapping[str, np.ndarray]) -> list[int]:
@@ -70,7 +70,7 @@ def _value(values: np.ndarray) -> Any:
     if cells.dtype == np.object_:
         texts = [_text(cell) for cell in cells]
         return texts[0] if len(texts) == 1 else texts
-    if len(cells) > 1:
+    if len(cells) != 1:
         return f"sha256:{hashlib.sha256(cells.tobytes()).hexdigest()[:16]}"
     return _number(cells[0])
 

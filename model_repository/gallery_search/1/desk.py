@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from access import Access, Caller
-from answers import attempt, failure_of, gallery_path, repository_of, respond
+from answers import attempt, failure_of, gallery_path, repository_of, request_id, respond
 from audit_entry import entries_of, is_probe, result_counts
 from audit_log import AuditError, AuditLog
 from gallery_row import InvalidRequest
@@ -113,7 +113,7 @@ class Desk:
         """What the log says of a request: one entry a row, or one for all where it is refused."""
         known = caller if isinstance(caller, Caller) else Caller()
         head = {"who": known.name, **({"user": known.user} if known.user else {}), "action": self._name}
-        head["request"] = request.request_id()
+        head["request"] = request_id(request)
         if isinstance(answer, Exception):
             failure = failure_of(answer)
             return [head | {"outcome": failure.outcome, "message": failure.message[:LONGEST_MESSAGE]}]
@@ -152,8 +152,7 @@ def _shared_out(read_rows: Sequence[Any], outcome: Any, pack: Pack) -> list[Any]
     return answers
 
 
-def _packed(pack: Pack, results: list[Any]) -> dict[str, np.ndarray]:
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
-    return pack(results)
+def _packed(pack: Pack, results: list[Any]) -> dict[str, np.ndarray] | Exception:
+    """One request's answer, or the first failure among its rows, which is not raised again: see `attempt`."""
+    failed = next((result for result in results if isinstance(result, Exception)), None)
+    return pack(results) if failed is None else failed

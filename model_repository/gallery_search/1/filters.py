@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from gallery_row import InvalidRequest, json_object, microseconds
-from row_table import RowTable, Scalar, scalar
+from row_table import METADATA_COLUMNS, RowTable, Scalar, scalar
 
 KEYS = ("camera", "track", "time", "metadata")
 TIMES = ("from", "to")
@@ -66,6 +66,8 @@ def read_filter(text: str) -> Filter:
                 parts[name] = microseconds(f"filter 'time' {key!r}", times[key])
     if "metadata" in content:
         wanted = _object("filter 'metadata'", content["metadata"])
+        if len(wanted) > METADATA_COLUMNS:
+            raise InvalidRequest(f"filter 'metadata' has {len(wanted)} keys, above {METADATA_COLUMNS}")
         parts["metadata"] = {
             key: _values(f"filter 'metadata' {key!r}", values, "texts, numbers and booleans", scalar)
             for key, values in wanted.items()

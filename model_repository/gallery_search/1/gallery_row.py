@@ -1,6 +1,7 @@
 """A row of the gallery as a caller sends it, and what is refused."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -11,6 +12,7 @@ from served_model import ServedModel
 LONGEST_ID_BYTES = 512
 LONGEST_METADATA_BYTES = 65_536
 LARGEST_EMBEDDING_NORM = 100.0
+DEEPEST_JSON = 32
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 TEXT_KEYS = ("image", "camera", "time", "track")
 
@@ -91,7 +93,7 @@ def checked_update(id: str, metadata: str) -> Update:
 
 def check_id(id: str) -> str:
     """The id itself; refuses one that is no text of 1 to 512 bytes."""
-    size = len(_whole_text("id", id).encode())
+    size = len(whole_text("id", id).encode())
     if not 1 <= size <= LONGEST_ID_BYTES:
         raise InvalidRequest(f"id must have 1 to {LONGEST_ID_BYTES} bytes, got {size}")
     return id
@@ -105,13 +107,24 @@ def json_object(name: str, text: str) -> dict[str, Any]:
         raise InvalidRequest(f"{name} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise InvalidRequest(f"{name} must be a JSON object, got {text[:40]!r}")
+    if _deeper(content, DEEPEST_JSON):
+        raise InvalidRequest(f"{name} is nested deeper than {DEEPEST_JSON} levels")
     return content
 
 
 def microseconds(name: str, value: Any) -> int:
     """An ISO 8601 time in microseconds since 1970, in UTC where it names no zone; `name` says in errors what it is."""
-    time = _parsed_time(name, _whole_text(name, value))
+    time = _parsed_time(name, whole_text(name, value))
     return (time.replace(tzinfo=timezone.utc) - EPOCH) // timedelta(microseconds=1)
+
+
+def _deeper(content: Mapping[str, Any], levels: int) -> bool:
+    """Whether JSON is nested deeper than so many levels: whoever reads it once more might not come to its end."""
+    layer: list[Any] = [content]
+    for _ in range(levels):
+        children = (each.values() if isinstance(each, dict) else each for each in layer)
+        layer = [child for some in children for child in some if isinstance(child, (dict, list))]
+    return bool(layer)
 
 
 def _refuse_constant(constant: str) -> None:
@@ -119,12 +132,15 @@ def _refuse_constant(constant: str) -> None:
 
 
 def _text(key: str, value: Any) -> str | None:
-    return None if value is None else _whole_text(f"metadata {key!r}", value)
+    return None if value is None else whole_text(f"metadata {key!r}", value)
 
 
-def _whole_text(name: str, value: Any) -> str:
+def whole_text(name: str, value: Any) -> str:
+    """The text itself; refuses what is none, and what SQLite would not take or not compare to its end."""
     if not isinstance(value, str):
         raise InvalidRequest(f"{name} must be a text, got {value!r}")
+    if "\0" in value:
+        raise InvalidRequest(f"{name} holds the character U+0000")
     try:
         value.encode()
     except UnicodeEncodeError as error:

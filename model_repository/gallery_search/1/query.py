@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 import numpy as np
 from filters import EVERYTHING, Filter
-from gallery_row import InvalidRequest, json_object
+from gallery_row import LARGEST_EMBEDDING_NORM, InvalidRequest, json_object
 from served_model import ServedModel
 
 MOST_HITS = 10_000
@@ -57,6 +57,8 @@ class Query:
                 raise InvalidRequest(f"{name} holds NaN or infinity")
             if name != "query" and ((vector < 0) | (vector > 1)).any():
                 raise InvalidRequest(f"{name} must lie in 0..1")
+        if np.linalg.norm(self.embedding) > LARGEST_EMBEDDING_NORM:
+            raise InvalidRequest(f"query is longer than {LARGEST_EMBEDDING_NORM:g}: send the encoder's output")
         if not self.par_weight <= LARGEST_WEIGHT:
             raise InvalidRequest(f"par_weight must be a number up to {LARGEST_WEIGHT:g}, got {self.par_weight:g}")
         if not 1 <= self.k <= MOST_HITS:
