@@ -6,10 +6,14 @@ BIN := $(VENV)/bin
 CONSTRAINTS := $(shell $(PYTHON) -c 'import sys; print("--constraint constraints.txt" * (sys.version_info[:2] == (3, 11)))')
 PACKAGES := trainer export client demo model_repository
 
-.PHONY: quickstart test lint types bench results clean
+.PHONY: quickstart demo test lint types bench results clean
 
 quickstart: $(VENV)/ready
 	$(BIN)/python -m descry.demo.quickstart
+
+# The quickstart's gallery on the search page, until Ctrl-C.
+demo: $(VENV)/ready
+	$(BIN)/python -m descry.demo.quickstart --page
 
 test: lint types
 	$(BIN)/python -m pytest -q
@@ -45,6 +49,8 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable ".[all]" --group dev
+	# The search page is tested in a real browser; without it these tests are skipped, and say so.
+	-test -x /usr/bin/chromedriver || { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq chromium chromium-driver; } >/dev/null 2>&1
 	touch $@
 
 clean:

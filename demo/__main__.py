@@ -12,7 +12,7 @@ from descry.client import DescryError, InvalidRequest
 from descry.client.cli import server_flags
 from descry.client.commands import connect
 from descry.demo.login import allowed, read_users
-from descry.demo.page import launch
+from descry.demo.page import build, launch
 from descry.demo.session import Site
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -26,7 +26,9 @@ def main(arguments: list[str] | None = None) -> int:
         if options.login is not None:
             read_users(options.login)
         elif options.host not in LOOPBACK:
-            raise InvalidRequest(f"--host {options.host} lets others in: name who may with --login FILE (python -m descry.demo.login)")
+            raise InvalidRequest(
+                f"--host {options.host} lets others in: name who may with --login FILE (python -m descry.demo.login)"
+            )
     except DescryError as error:
         print(f"descry.demo: {error}", file=sys.stderr)
         return 1
@@ -34,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="descry_demo_") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
         launch(
-            site,
+            build(site),
             server_name=options.host,
             server_port=options.port,
             max_file_size=options.upload_limit,
@@ -52,9 +54,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--images", type=Path, metavar="ROOT", help="the folder that was indexed, to show the crops")
     parser.add_argument("--map", type=Path, metavar="FILE", help="what python -m descry.demo.map wrote")
-    parser.add_argument("--evaluation", type=Path, metavar="FILE", help="what descry.trainer.evaluate --json printed of the model")
     parser.add_argument(
-        "--presets", type=Path, metavar="FILE", default=Path(__file__).with_name("presets.json"), help="JSON: words of a description by name"
+        "--evaluation", type=Path, metavar="FILE", help="what descry.trainer.evaluate --json printed of the model"
+    )
+    parser.add_argument(
+        "--presets",
+        type=Path,
+        metavar="FILE",
+        default=Path(__file__).with_name("presets.json"),
+        help="JSON: words of a description by name",
     )
     page = parser.add_argument_group("page")
     page.add_argument("--host", default="127.0.0.1", help="address of the page; another needs --login (%(default)s)")
@@ -79,9 +87,14 @@ def _site(options: argparse.Namespace) -> Site:
     # A wrong key file or certificate is told now, not at the first search.
     connect(options).close()
     try:
-        presets = {str(name): tuple(map(str, words)) for name, words in json.loads(options.presets.read_text(encoding="utf-8")).items()}
+        presets = {
+            str(name): tuple(map(str, words))
+            for name, words in json.loads(options.presets.read_text(encoding="utf-8")).items()
+        }
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise InvalidRequest(f"{options.presets} holds no presets ({error}): write {{'name': ['gender=female']}} as JSON") from error
+        raise InvalidRequest(
+            f"{options.presets} holds no presets ({error}): write {{'name': ['gender=female']}} as JSON"
+        ) from error
     return Site(lambda user: connect(options, user), options.images, options.map, options.evaluation, presets)
 
 

@@ -1,4 +1,4 @@
-"""Crops of the indexed folder as data that stands in the page itself: no file of them is ever reachable by an address."""
+"""Crops of the indexed folder as data that stands in the page itself: no file of them has an address."""
 
 import base64
 import io

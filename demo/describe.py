@@ -42,7 +42,7 @@ def fitting(schema: Schema, words: list[str]) -> list[str]:
 
 
 def panel(schema: Schema, words: list[str], odds: Odds | None = None) -> str:
-    """One row of buttons for each group, by part of the body; `odds` are probabilities to be shown, by group and value."""
+    """One row of buttons for each group, by part of the body; `odds` are probabilities by group and value, to show."""
     claims = parse(schema, words)
     raw = {word.partition("=")[0].removesuffix("!"): word for word in words}
     sections = []
@@ -111,11 +111,9 @@ def _chosen(group: Group, claim: Claim | None, raw: str) -> set[str]:
     return set() if group.kind == "multi" and not claim.denied and len(claim.alternatives) > 1 else values
 
 
-def _chip(
-    value: str, kind: str, pressed: bool, color: str | None, raw: str = "", odds: float | None = None
-) -> str:
+def _chip(value: str, kind: str, pressed: bool, color: str | None, raw: str = "", odds: float | None = None) -> str:
     dot = f'<i class="swatch" style="background:{color}"></i>' if color else ""
-    chance = "" if odds is None else f'<small class="odds">{odds:.0%}</small>'
+    chance = "" if odds is None else f'<small class="odds">{100 * odds:.0f} %</small>'
     whole = f' data-word="{escape(raw)}"' if raw else f' data-value="{escape(value)}"'
     return (
         f'<button type="button" class="chip {kind}" aria-pressed="{_bit(pressed)}"{whole}>'

@@ -66,15 +66,21 @@ class _Stated:
         self.gradients: list[str] = []
         self._claims = [(group, claims[group.name]) for group in schema.groups if group.name in claims]
         self.long_hair = any("hair" in group.name and "long" in _accepted(claim) for group, claim in self._claims)
-        self.short_sleeves = any("sleeve" in group.name and "short" in _accepted(claim) for group, claim in self._claims)
+        self.short_sleeves = any(
+            "sleeve" in group.name and "short" in _accepted(claim) for group, claim in self._claims
+        )
 
     @property
     def bags(self) -> list[str]:
         """Which bags are drawn."""
         carried = [value for group, claim in self._claims if group.part == "carrying" for value in _accepted(claim)]
         known = [bag for bag in ("backpack", "hand", "shoulder") if any(bag in value for value in carried)]
-        yes = any(group.part == "carrying" and group.kind != "multi" and _yes(group, claim) for group, claim in self._claims)
-        other = [value for value in carried if value not in ("none", "no", "yes") and not any(b in value for b in known)]
+        yes = any(
+            group.part == "carrying" and group.kind != "multi" and _yes(group, claim) for group, claim in self._claims
+        )
+        other = [
+            value for value in carried if value not in ("none", "no", "yes") and not any(b in value for b in known)
+        ]
         return known or (["other"] if other or yes else [])
 
     def says(self, *things: str) -> bool:

@@ -10,13 +10,14 @@ from typing import Any
 import gradio as gr
 
 from descry.client import DescryError, InvalidRequest, SearchClient, Stats
-from descry.demo.markup import shown
-from descry.demo.search_tab import SERVER
-from descry.demo.session import Session, Site, first_line
+from descry.demo.markup import SERVER, bar, facts, hint, shown, table
+from descry.demo.sentence import spaced
+from descry.demo.session import Session, Site, first_line, refusal
 
 ADDED = "added"  # folder below the images for what the page adds
 DIGEST = 16  # characters of an image's digest that name it
-MOST_BARS = 40
+MOST_BARS = 40  # or lines
+FEW_DAYS = 3  # whose rows are counted by the hour
 
 
 class GalleryTab:
@@ -39,7 +40,11 @@ class GalleryTab:
             with gr.Column(scale=4, min_width=300):
                 gr.Markdown("### Add images")
                 self.files = gr.File(
-                    file_count="multiple", file_types=["image"], label="Crops, each of one person", height=150, elem_id="files"
+                    file_count="multiple",
+                    file_types=["image"],
+                    label="Crops, each of one person",
+                    height=150,
+                    elem_id="files",
                 )
                 self.camera = gr.Textbox(label="Camera", placeholder="7", elem_id="camera")
                 self.add = gr.Button("Add to the gallery", variant="primary", elem_id="add")
@@ -59,9 +64,23 @@ class GalleryTab:
         self.times.click(self.count_times, session, self.report, api_name="gallery_times", **SERVER)
         self.check.click(self.verify, session, self.report, api_name="gallery_check", **SERVER)
         changed = [self.done, *both]
-        self.add.click(self.add_images, [session, self.files, self.camera], [*changed, self.files], api_name="add", show_progress_on=self.done, **SERVER)
+        self.add.click(
+            self.add_images,
+            [session, self.files, self.camera],
+            [*changed, self.files],
+            api_name="add",
+            show_progress_on=self.done,
+            **SERVER,
+        )
         self.selected.click(self.take_selected, [session, self.ids], self.ids, api_name="selected")
-        self.delete.click(self.delete_rows, [session, self.ids], [*changed, self.ids], api_name="delete", show_progress_on=self.done, **SERVER)
+        self.delete.click(
+            self.delete_rows,
+            [session, self.ids],
+            [*changed, self.ids],
+            api_name="delete",
+            show_progress_on=self.done,
+            **SERVER,
+        )
 
     def look(self, session: Session, request: gr.Request) -> list[str]:
         """What the gallery holds, and what this visitor did."""
@@ -69,12 +88,14 @@ class GalleryTab:
             with self.site.connect(getattr(request, "username", None)) as client:
                 return [_stats(client.stats()), _trail(session)]
         except DescryError as error:
-            return [f'<p class="hint">{escape(first_line(error))}</p>', _trail(session)]
+            return [hint(escape(first_line(error))), _trail(session)]
 
     def count_times(self, session: Session, request: gr.Request) -> str:
         """How many rows there are of each day, or of each hour where there are few days. Needs the role `admin`."""
         with session.server(self.site, request) as client:
-            times = [str(row.get("time") or "") for page in client.pages(vectors=False, rows=1000) for row in page.metadata]
+            times = [
+                str(row.get("time") or "") for page in client.pages(vectors=False, rows=1000) for row in page.metadata
+            ]
         session.note("counted", "rows by time", f"{len(times)} rows")
         return _times(times)
 
@@ -83,17 +104,21 @@ class GalleryTab:
         with session.server(self.site, request) as client:
             found = client.verify(lambda rows: progress((rows, None), unit="rows"))
         session.note("checked", "every row", "sound" if found.sound else "damaged")
-        bad = [f"{id}: {reason}" for id, reason in found.damaged.items()] + list(found.problems)
-        lines = "".join(f"<li>{escape(one)}</li>" for one in bad[:MOST_BARS])
+        bad = [*(f"{id}: {reason}" for id, reason in found.damaged.items()), *found.problems]
         verdict = "all sound" if found.sound else f"{len(bad)} damaged, and left out of every search"
-        return f'<p class="{"good" if found.sound else "bad"}">{found.rows} rows checked: {verdict}.</p><ul>{lines}</ul>'
+        return _report(f"{spaced(found.rows)} rows checked: {verdict}.", found.sound, bad)
 
     def add_images(
-        self, session: Session, files: list[str] | None, camera: str, request: gr.Request, progress: gr.Progress = gr.Progress()  # noqa: B008
+        self,
+        session: Session,
+        files: list[str] | None,
+        camera: str,
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
         """Give each file a row, named by its content: the same image is never there twice. Needs the role `write`."""
         if not files:
-            raise gr.Error("drop images first", print_exception=False)
+            raise refusal("drop images first")
         added, failed = 0, []
         with session.server(self.site, request) as client:
             client.stats()
@@ -102,23 +127,22 @@ class GalleryTab:
                     added += self._add(client, Path(path), camera.strip()) == "added"
                 except InvalidRequest as error:
                     failed.append(f"{Path(path).name}: {first_line(error)}")
-        there = len(files) - added - len(failed)
-        outcome = f"{added} added" + (f", {there} already there" if there else "") + (f", {len(failed)} refused" if failed else "")
+        counts = {"added": added, "already there": len(files) - added - len(failed), "refused": len(failed)}
+        outcome = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
         session.note("add", f"{len(files)} images", outcome)
-        lines = "".join(f"<li>{escape(one)}</li>" for one in failed)
-        return [f'<p class="good" role="status">{outcome}.</p><ul>{lines}</ul>', *self.look(session, request), None]
+        return [_report(f"{outcome}.", not failed, failed), *self.look(session, request), None]
 
     def take_selected(self, session: Session, ids: str) -> str:
         """The ids, with that of the explained hit."""
         if not session.rank:
-            raise gr.Error("search, and select a hit first", print_exception=False)
+            raise refusal("search, and select a hit first")
         return "\n".join(dict.fromkeys([*ids.split("\n"), session.ranking[session.rank - 1].id])).strip()
 
     def delete_rows(self, session: Session, ids: str, request: gr.Request) -> list[Any]:
         """Delete the rows of these ids, one a line, and the files that this page added. Needs the role `write`."""
         named = [id.strip() for id in ids.split("\n") if id.strip()]
         if not named:
-            raise gr.Error("name the ids of the rows, one a line", print_exception=False)
+            raise refusal("name the ids of the rows, one a line")
         with session.server(self.site, request) as client:
             statuses = client.delete(named)
         for id in named:
@@ -126,8 +150,8 @@ class GalleryTab:
         deleted = [id for id, status in statuses.items() if status == "deleted"]
         absent = [id for id, status in statuses.items() if status != "deleted"]
         session.note("delete", ", ".join(named), f"{len(deleted)} deleted")
-        lines = "".join(f"<li>no row: {escape(id)}</li>" for id in absent)
-        return [f'<p class="good" role="status">{len(deleted)} deleted.</p><ul>{lines}</ul>', *self.look(session, request), "\n".join(absent)]
+        report = _report(f"{len(deleted)} deleted.", not absent, [f"no row: {id}" for id in absent])
+        return [report, *self.look(session, request), "\n".join(absent)]
 
     def _add(self, client: SearchClient, path: Path, camera: str) -> str:
         """The image is kept below the image folder, so that hits can show it; without one the row has none."""
@@ -147,39 +171,40 @@ class GalleryTab:
             (self.site.images / ADDED / name).unlink(missing_ok=True)
 
 
-def bars(counts: Mapping[str, int], what: str) -> str:
+def _counts(counts: Mapping[str, int], what: str) -> str:
     """Counts by name, as bars."""
     most = max(counts.values(), default=1)
-    rows = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td><span class="bar wide"><i style="width:{100 * count / most:.1f}%"></i></span>'
-        f'</td><td class="number">{count:,}</td></tr>'
-        for name, count in list(counts.items())[:MOST_BARS]
-    )
-    more = f'<p class="hint">and {len(counts) - MOST_BARS} more</p>' if len(counts) > MOST_BARS else ""
-    head = f'<thead><tr><th scope="col">{what}</th><td></td><th scope="col">images</th></tr></thead>'
-    return f'<table class="bars">{head}<tbody>{rows}</tbody></table>{more}'
+    rows = [(escape(name), bar(count / most, "wide"), spaced(count)) for name, count in counts.items()][:MOST_BARS]
+    more = hint(f"and {len(counts) - MOST_BARS} more") if len(counts) > MOST_BARS else ""
+    return table((what, "", "images"), rows, "bars") + more
 
 
 def _stats(stats: Stats) -> str:
     span = f"{stats.first_time} to {stats.last_time}" if stats.first_time else "no row has a time"
     cameras = {f"camera {name}" if name else "no camera": count for name, count in stats.cameras.items()}
-    return (
-        f'<dl class="facts"><dt>images</dt><dd>{stats.rows:,}</dd><dt>times</dt><dd>{escape(span.replace("T", " "))}</dd>'
-        f"<dt>gallery</dt><dd>{escape(stats.gallery)}</dd><dt>model</dt><dd><code>{escape(stats.model_digest[:16])}</code>: the gallery "
-        f"was made with the model that is served</dd></dl>{bars(cameras, 'camera')}"
-    )
+    known = {
+        "images": spaced(stats.rows),
+        "times": escape(span.replace("T", " ")),
+        "gallery": escape(stats.gallery),
+        "model": f"{escape(stats.model_digest[:DIGEST])}, the one that is served: another could not open the gallery",
+    }
+    return facts(known) + _counts(cameras, "camera")
 
 
 def _times(times: Sequence[str]) -> str:
     days = {time[:10] for time in times if time}
-    length, what = (10, "day") if len(days) > 3 else (13, "hour")
+    length, what = (10, "day") if len(days) > FEW_DAYS else (13, "hour")
     counts = Counter(time[:length].replace("T", " ") or "no time" for time in times)
-    return bars(dict(sorted(counts.items())), what)
+    return _counts(dict(sorted(counts.items())), what)
 
 
 def _trail(session: Session) -> str:
     if not session.trail:
-        return '<p class="hint">Nothing yet. The server keeps its own audit log of every search, with your name where you logged in.</p>'
-    rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in entry) + "</tr>" for entry in reversed(session.trail))
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("UTC", "action", "what", "outcome"))
-    return f'<table class="trail"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+        return hint("Nothing yet. The server keeps an audit log of its own, with your name where you logged in.")
+    rows = [[escape(cell) for cell in entry] for entry in reversed(session.trail)]
+    return table(("UTC", "action", "what", "outcome"), rows, "trail")
+
+
+def _report(verdict: str, sound: bool, lines: Sequence[str]) -> str:
+    listed = "".join(f"<li>{escape(line)}</li>" for line in lines[:MOST_BARS])
+    return f'<p class="{"good" if sound else "bad"}" role="status">{verdict}</p><ul>{listed}</ul>'

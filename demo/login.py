@@ -1,7 +1,7 @@
 """Who may open the page: names with salted scrypt hashes of passwords in a file.
 
-    python -m descry.demo.login ann --file users.json      # asks for the password; also changes one
-    python -m descry.demo.login ann --file users.json --remove
+python -m descry.demo.login ann --file users.json      # asks for the password; also changes one
+python -m descry.demo.login ann --file users.json --remove
 """
 
 import argparse
@@ -33,7 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
         users = read_users(options.file) if options.file.exists() else {}
         if options.remove:
             if users.pop(options.name, None) is None:
-                raise InvalidRequest(f"{options.file} has no user {options.name!r}; it has {', '.join(users) or 'none'}")
+                raise InvalidRequest(
+                    f"{options.file} has no user {options.name!r}; it has {', '.join(users) or 'none'}"
+                )
         else:
             users[options.name] = hashed(options.name, getpass.getpass(f"password for {options.name}: "))
         write_users(options.file, users)
@@ -83,9 +85,13 @@ def read_users(path: Path) -> Users:
         users = json.loads(path.read_text(encoding="utf-8"))["users"]
         return {str(name): {"salt": str(user["salt"]), "hash": str(user["hash"])} for name, user in users.items()}
     except OSError as error:
-        raise InvalidRequest(f"cannot read the users in {path}: {error.strerror}; python -m descry.demo.login makes it") from error
+        raise InvalidRequest(
+            f"cannot read the users in {path}: {error.strerror}; python -m descry.demo.login makes it"
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidRequest(f"{path} is no file of users ({error!r}); python -m descry.demo.login makes one") from error
+        raise InvalidRequest(
+            f"{path} is no file of users ({error!r}); python -m descry.demo.login makes one"
+        ) from error
 
 
 def write_users(path: Path, users: Users) -> None:

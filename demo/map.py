@@ -24,7 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Write the map; 0, or 1 with the reason."""
     parser = argparse.ArgumentParser(prog="python -m descry.demo.map", description=__doc__, parents=[server_flags()])
     parser.add_argument("--out", type=Path, default=Path("map.npz"), metavar="FILE", help="the map (%(default)s)")
-    parser.add_argument("--most", type=positive, default=MOST, metavar="ROWS", help="a random sample of more (%(default)s)")
+    parser.add_argument(
+        "--most", type=positive, default=MOST, metavar="ROWS", help="a random sample of more (%(default)s)"
+    )
     options = parser.parse_args(arguments)
     try:
         with connect(options) as client:
@@ -55,11 +57,13 @@ def make_map(client: SearchClient, most: int = MOST) -> EmbeddingMap:
         raise DescryError(f"the gallery has {len(ids)} rows, too few for a map; fill it with `descry index FOLDER`")
     places, method = lay_out(np.stack(embeddings))
     low, high = places.min(axis=0), places.max(axis=0)
-    return EmbeddingMap(ids, (places - low) / np.maximum(high - low, 1e-9), np.stack(scores), client.model.model_digest, method)
+    return EmbeddingMap(
+        ids, (places - low) / np.maximum(high - low, 1e-9), np.stack(scores), client.model.model_digest, method
+    )
 
 
 def lay_out(embeddings: np.ndarray) -> tuple[np.ndarray, str]:
-    """Places [n, 2] of unit embeddings [n, D], and by which method: t-SNE of cosines, or without scikit-learn two PCA axes."""
+    """Places [n, 2] of unit embeddings [n, D], and the method: t-SNE of cosines; without scikit-learn, PCA."""
     try:
         from sklearn.manifold import TSNE
     except ModuleNotFoundError:
@@ -67,7 +71,9 @@ def lay_out(embeddings: np.ndarray) -> tuple[np.ndarray, str]:
         _, _, axes = np.linalg.svd(centred, full_matrices=False)
         return centred @ axes[:2].T, "PCA (t-SNE needs scikit-learn)"
     perplexity = min(30.0, (len(embeddings) - 1) / 3)
-    return TSNE(perplexity=perplexity, metric="cosine", init="random", random_state=SEED).fit_transform(embeddings), "t-SNE"
+    return TSNE(perplexity=perplexity, metric="cosine", init="random", random_state=SEED).fit_transform(
+        embeddings
+    ), "t-SNE"
 
 
 if __name__ == "__main__":

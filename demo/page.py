@@ -12,18 +12,20 @@ from descry.demo.search_tab import SearchTab
 from descry.demo.session import Session, Site
 
 KEEP_UPLOADS = 600  # seconds that what a visitor uploads stays in the page's folder
+WAITING = 32  # events, above which the page asks to come back later
 FONT = ("system-ui", "sans-serif")  # of the reader's machine: nothing is fetched
-LANGUAGE = '<link rel="icon" href="data:,">'
+TITLE = '<h1>Descry</h1><p class="motto">Find a person by description</p>'
 
 
 def build(site: Site) -> gr.Blocks:
     """The page."""
     search = SearchTab(site)
     photo, gallery, insight = PhotoTab(site, search), GalleryTab(site), InsightTab(site)
-    with gr.Blocks(title="Descry", analytics_enabled=False, fill_width=True, delete_cache=(KEEP_UPLOADS, KEEP_UPLOADS)) as page:
+    keep = (KEEP_UPLOADS, KEEP_UPLOADS)
+    with gr.Blocks(title="Descry", analytics_enabled=False, fill_width=True, delete_cache=keep) as page:
         session = gr.State(Session())
         with gr.Row(elem_classes="masthead"):
-            shown('<h1>Descry</h1><p class="motto">Find a person by description</p>', elem_id="title")
+            shown(TITLE, elem_id="title")
             status = shown(elem_id="status")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Describe", id="describe"):
@@ -41,19 +43,38 @@ def build(site: Site) -> gr.Blocks:
     return page
 
 
-def launch(site: Site, **settings: Any) -> tuple[Any, str, str]:
+def launch(page: gr.Blocks, **settings: Any) -> tuple[Any, str, str]:
     """Serve the page; `settings` are those of Gradio's `launch` that differ from the safe ones."""
-    return build(site).queue(max_size=32).launch(
-        **{
-            "server_name": "127.0.0.1",
-            "share": False,
-            "ssr_mode": False,
-            "footer_links": [],
-            "theme": gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=FONT, font_mono=FONT),
-            "css": (FOLDER / "style.css").read_text(encoding="utf-8"),
-            "head": LANGUAGE,
-            "max_file_size": "10mb",
-            "strict_cors": True,
-            **settings,
-        }
+    safe = {
+        "server_name": "127.0.0.1",
+        "share": False,
+        "ssr_mode": False,
+        "footer_links": [],
+        "theme": theme(),
+        "css": _text("style.css"),
+        "head": head(),
+        "max_file_size": "10mb",
+        "strict_cors": True,
+    }
+    return page.queue(max_size=WAITING).launch(**{**safe, **settings})
+
+
+def theme() -> gr.themes.Base:
+    """Gradio's own, with the fonts of the reader's machine and buttons that can be read."""
+    base = gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=FONT, font_mono=FONT)
+    return base.set(
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_cancel_background_fill="#b42318",
+        button_cancel_background_fill_hover="#8f1c13",
+        slider_color="*primary_600",
     )
+
+
+def head() -> str:
+    """What the page adds to its head."""
+    return f'<link rel="icon" href="data:,"><style>{_text("frame.css")}</style>'
+
+
+def _text(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")

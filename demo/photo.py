@@ -8,11 +8,14 @@ import numpy as np
 from descry.client import Description, ModelInfo
 from descry.client.images import image_bytes
 from descry.demo import describe
-from descry.demo.markup import drawn, live, scroll_to
-from descry.demo.search_tab import PRIVATE, SERVER, SearchTab, settings_of
-from descry.demo.session import Asked, Session, Site
+from descry.demo.controls import settings_of
+from descry.demo.markup import PRIVATE, SERVER, drawn, live, scroll_to
+from descry.demo.search_tab import SearchTab
+from descry.demo.session import Asked, Session, Site, refusal
 
-WAITING = '<div class="panel"><p class="hint">A photo of one person, cut to that person: its attributes stand here.</p></div>'
+WAITING = (
+    '<div class="panel"><p class="hint">A photo of one person, cut to that person: its attributes stand here.</p></div>'
+)
 SOURCE = "your photo"
 
 
@@ -48,17 +51,17 @@ class PhotoTab:
     def wire(self, session: gr.State, tabs: gr.Tabs) -> None:
         """Connect the events; what finds people opens the first tab."""
         self.photo.change(self.read, [session, self.photo], self.panel, api_name="read_photo", **SERVER)
-        settings, outcome = self.search.settings, self.search.outcome
-        for button, handler, inputs, name in [
-            (self.similar, self.find_similar, [self.photo], "photo_similar"),
-            (self.but, self.find_changed, [self.photo, self.panel], "photo_but"),
-        ]:
-            found = button.click(handler, [session, *inputs, *settings], outcome, api_name=name, **SERVER)
+        settings, outcome = self.search.controls.settings, self.search.outcome
+        like, changed = [session, self.photo, *settings], [session, self.photo, self.panel, *settings]
+        for found in (
+            self.similar.click(self.find_similar, like, outcome, api_name="photo_similar", **SERVER),
+            self.but.click(self.find_changed, changed, outcome, api_name="photo_but", **SERVER),
+        ):
             self._show(found, tabs)
         filled = self.by_words.click(
-            self.fill, [session, self.panel], [self.search.panel, self.search.summary], api_name="photo_attributes"
+            self.fill, [session, self.panel], self.search.controls.described, api_name="photo_attributes"
         )
-        asked = [session, self.search.panel, *settings]
+        asked = [session, self.search.controls.panel, *settings]
         self._show(filled.success(self.search.search, asked, outcome, api_visibility="private", **SERVER), tabs)
 
     def _show(self, found: Any, tabs: gr.Tabs) -> None:
@@ -74,28 +77,34 @@ class PhotoTab:
             seen, model = client.describe(photo), client.model
         session.model, session.seen = model, tuple(_words(model, seen))
         session.note("photo read", SOURCE, f"{len(seen.predictions)} attributes")
-        return drawn(describe.panel(model.schema, list(session.seen), odds(model, seen.scores)), value=list(session.seen))
+        return drawn(
+            describe.panel(model.schema, list(session.seen), odds(model, seen.scores)), value=list(session.seen)
+        )
 
     def find_similar(self, session: Session, photo: Any, request: gr.Request, *settings: Any) -> list[Any]:
         """Rank the gallery by likeness to the photo."""
         return self._find(session, photo, (), request, settings)
 
-    def find_changed(self, session: Session, photo: Any, words: list[str], request: gr.Request, *settings: Any) -> list[Any]:
+    def find_changed(
+        self, session: Session, photo: Any, words: list[str], request: gr.Request, *settings: Any
+    ) -> list[Any]:
         """Rank the gallery by likeness to the photo, but with what `words` say other than the photo shows."""
         changed = tuple(word for word in words or [] if word not in session.seen)
         if not changed:
-            raise gr.Error("nothing differs from the photo: press what should be different", print_exception=False)
+            raise refusal("nothing differs from the photo: press what should be different")
         return self._find(session, photo, changed, request, settings)
 
     def fill(self, session: Session, words: list[str]) -> list[Any]:
         """Describe the person by these words, in the tab for that."""
         if session.model is None or not words:
-            raise gr.Error("give a photo first: its attributes are what is searched for", print_exception=False)
-        return self.search.filled(session.model, words)
+            raise refusal("give a photo first: its attributes are what is searched for")
+        return self.search.controls.filled(session.model, words)
 
-    def _find(self, session: Session, photo: Any, words: tuple[str, ...], request: gr.Request, settings: Any) -> list[Any]:
+    def _find(
+        self, session: Session, photo: Any, words: tuple[str, ...], request: gr.Request, settings: Any
+    ) -> list[Any]:
         if photo is None:
-            raise gr.Error("give a photo first: drop one, paste one or take one", print_exception=False)
+            raise refusal("give a photo first: drop one, paste one or take one")
         return self.search.find(session, Asked(words, image_bytes(photo), SOURCE), settings_of(*settings), request)
 
 

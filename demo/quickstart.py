@@ -1,11 +1,13 @@
 """The whole path in one command: synthetic people, training, export, Triton, index, search, a picture of the hits.
 
-    python -m descry.demo.quickstart [--folder runs/quickstart]
+    python -m descry.demo.quickstart [--folder runs/quickstart] [--page]
 
-Every step is a command that a user can type; a step whose result is there already is not done again.
+Every step is a command that a user can type; a step whose result is there already is not done again. With `--page` the
+gallery is then opened on the search page, with probabilities, a map and the model's card.
 """
 
 import argparse
+import json
 import os
 import shlex
 import subprocess
@@ -30,17 +32,24 @@ def main(arguments: list[str] | None = None) -> int:
     """Run all steps; 0, or 1 with the step that failed."""
     parser = argparse.ArgumentParser(description="Train, export, serve, index and search, on synthetic people.")
     parser.add_argument("--folder", type=Path, default=Path("runs/quickstart"), help="where results go (%(default)s)")
-    folder = parser.parse_args(arguments).folder
+    parser.add_argument("--page", action="store_true", help="open the search page on the gallery, until it is stopped")
+    options = parser.parse_args(arguments)
+    folder = options.folder
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     repository, gallery = folder / "models", folder / "gallery.sqlite"
     try:
         _train()
-        _run("descry.trainer.evaluate", CHECKPOINT, "--split", "test")
+        if options.page:
+            _measure(folder)
+        else:
+            _run("descry.trainer.evaluate", CHECKPOINT, "--split", "test")
         _run("descry.export", CHECKPOINT, "--repository", repository)
         _say(f"descry serve --repository {repository} --gallery {gallery}")
         with TritonServer(repository, gallery, grpc_port=0, http_port=0, metrics_port=0, progress=_say) as server:
             _search(server.url, folder)
+            if options.page:
+                return _open_page(server.url, folder)
     except (subprocess.CalledProcessError, ServerError) as error:
         print(f"quickstart: {error}", file=sys.stderr)
         return 1
@@ -65,6 +74,29 @@ def _train() -> None:
     _say(shlex.join(["accelerate", "launch", *launch[2:4], *script]))
     command = [sys.executable, "-m", "accelerate.commands.launch", *launch, *script]
     subprocess.run(command, check=True)
+
+
+def _measure(folder: Path) -> None:
+    """What the page says of the model: probabilities, and how good it is."""
+    if "calibration" not in json.loads((CHECKPOINT / "metrics.json").read_text(encoding="utf-8")):
+        _run("descry.trainer.calibrate", CHECKPOINT, "--store")
+    evaluation = folder / "evaluation.json"
+    if not evaluation.is_file():
+        command = ["-m", "descry.trainer.evaluate", str(CHECKPOINT), "--split", "test", "--json"]
+        _say(f"{shlex.join(['python', *command])} > {evaluation}")
+        found = subprocess.run([sys.executable, *command], check=True, stdout=subprocess.PIPE)
+        evaluation.write_bytes(found.stdout)
+
+
+def _open_page(url: str, folder: Path) -> int:
+    """Serve the page until it is stopped."""
+    _run("descry.demo.map", "--url", url, "--out", folder / "map.npz")
+    try:
+        given = ("--map", folder / "map.npz", "--evaluation", folder / "evaluation.json", "--open")
+        _run("descry.demo", "--url", url, "--images", CROPS, *given)
+    except KeyboardInterrupt:
+        _say("stopped")
+    return 0
 
 
 def _search(url: str, folder: Path) -> None:

@@ -13,7 +13,7 @@ from descry.client.statements import Statements
 
 ROWS, COLUMNS = 8, 4
 AT_ONCE = 8  # requests
-SEEN = 0.35  # share of the photo that shows where nothing counts
+SEEN = 0.3  # share of the photo that shows where nothing counts
 
 
 def regions(client: SearchClient, crop: Image.Image, statements: Statements, par_weight: float | None) -> np.ndarray:
@@ -32,7 +32,8 @@ def shaded(crop: Image.Image, effect: np.ndarray) -> Image.Image:
     scaled = Image.fromarray(strength.astype(np.float32)).resize(crop.size, Image.Resampling.BICUBIC)
     weight = np.clip(np.asarray(scaled), -1, 1)[..., np.newaxis]
     pixels = np.asarray(crop, np.float32)
-    light = SEEN + (1 - SEEN) * np.abs(weight)
+    # The root, so that what counts a quarter as much as the most is lit half.
+    light = SEEN + (1 - SEEN) * np.sqrt(np.abs(weight))
     red = np.array([220, 40, 40], np.float32)
     against = np.clip(-weight, 0, 1) * 0.5
     return Image.fromarray(np.clip(pixels * light * (1 - against) + red * against, 0, 255).astype(np.uint8))

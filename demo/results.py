@@ -1,16 +1,17 @@
 """Ranked hits as cards, and why one of them is where it is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from html import escape
 from typing import Any
 
-from descry.client import Agreement, Hit, ModelInfo, Ranking
+from descry.client import Agreement, Group, Hit, ModelInfo
 from descry.client.results import UNCALIBRATED
 from descry.demo.crops import LARGE, Crops
 from descry.demo.describe import drawings, parse
-from descry.demo.sentence import plain, sentence
-from descry.demo.session import Asked, Session
+from descry.demo.markup import bar, table
+from descry.demo.sentence import plain, sentence, value_words
+from descry.demo.session import NO_MATCH, Asked, Session
 
 TICKS = 6  # of a card; the rest is counted
 FRAMES = 12  # of a track that are shown
@@ -26,35 +27,39 @@ def hits(session: Session, crops: Crops) -> str:
     if asked is None or session.model is None:
         return BEFORE
     tags = crops.tags([(hit.image, f"hit {hit.rank}") for hit in ranking])
-    cards = "".join(f"<li>{_card(hit, tag, session.rank)}</li>" for hit, tag in zip(ranking, tags, strict=True))
+    groups = {group.name: group for group in session.model.schema.groups}
+    cards = "".join(f"<li>{_card(hit, tag, session.rank, groups)}</li>" for hit, tag in zip(ranking, tags, strict=True))
     body = f'<ol class="hits">{cards}</ol>'
-    if ranking.verdict == "no match" and ranking:
-        body = f'<details class="nearest"><summary>Show the nearest {len(ranking)} all the same</summary>{body}</details>'
-    return f'<div class="found" data-drawn="{next(drawings)}">{_heading(asked, session.model)}{_verdict(session)}{body}</div>'
+    if ranking.verdict == NO_MATCH and ranking:
+        more = f"Show the nearest {len(ranking)} all the same"
+        body = f'<details class="nearest"><summary>{more}</summary>{body}</details>'
+    heading = _heading(asked, session.model) + _verdict(session)
+    return f'<div class="found" data-drawn="{next(drawings)}">{heading}{body}</div>'
 
 
-def explanation(session: Session, crops: Crops, track: Sequence[Hit] = ()) -> str:
-    """Why the chosen hit is there, what else the photo shows, and what can be done with it."""
+def explanation(session: Session, crops: Crops, regions: str = "") -> str:
+    """Why the chosen hit is there, what else the photo shows, and what can be done with it; `regions` is a figure."""
     if not 1 <= session.rank <= len(session.ranking) or session.model is None:
         return ""
     hit, model = session.ranking[session.rank - 1], session.model
     weight = model.par_weight if session.settings.par_weight is None else session.settings.par_weight
     return (
         f'<article class="why" data-drawn="{next(drawings)}" aria-label="Why hit {hit.rank} is here">'
-        f'<header>{crops.tag(hit.image, f"hit {hit.rank}, large", LARGE)}<div><h3>Hit {hit.rank}</h3>'
-        f"{_facts(hit)}{_actions(hit, crops)}</div></header>"
-        f"{_distance(hit, weight)}{_stated(hit.agreement)}{_track(hit, track, crops)}{_shown(hit, model)}</article>"
+        f"<header>{crops.tag(hit.image, f'hit {hit.rank}, large', LARGE)}<div><h3>Hit {hit.rank}</h3>"
+        f"{_facts(hit)}{_actions(hit, crops)}</div></header>{regions}"
+        f"{_distance(hit, weight)}{_stated(hit.agreement)}{_track(hit, session.track, crops)}{_shown(hit, model)}"
+        "</article>"
     )
 
 
 def place(hit: Hit) -> str:
     """Camera and time, as far as they are known."""
     camera = str(hit.metadata.get("camera", ""))
-    return " · ".join(text for text in (f"camera {camera}" if camera else "", _time(hit.metadata.get("time"))) if text)
+    return ", ".join(text for text in (f"camera {camera}" if camera else "", _time(hit.metadata.get("time"))) if text)
 
 
 def percent(probability: float) -> str:
-    """A probability in words: never 0 % or 100 %, which nothing is."""
+    """A probability of a match: never 0 % or 100 %, which nothing is."""
     return f"{min(99, max(1, round(100 * probability)))} %"
 
 
@@ -71,25 +76,24 @@ def _verdict(session: Session) -> str:
     assert asked is not None and model is not None
     count = f"{len(ranking)} {'tracks' if session.settings.by_track else 'images'}, best first"
     if not ranking:
-        return '<p class="verdict none"><b>Nobody is left.</b> No row passes the filters: widen cameras or times.</p>'
+        said = "<b>Nobody is left.</b> No row passes the filters: widen cameras or times."
+        return f'<p class="verdict none" role="status">{said}</p>'
     if ranking.verdict == UNCALIBRATED:
         why = "likeness has no probability" if asked.photo else "this model has no calibration"
         return f'<p class="verdict">{count}. Ranked by distance: {why}.</p>'
     limit = session.settings.threshold
     limit = float((model.calibration or {})["match"]["threshold"]) if limit is None else limit
-    best = percent(ranking.probability or 0)
-    if ranking.verdict == "no match":
-        return (
-            f'<p class="verdict none" role="status"><b>No match in this gallery.</b> The nearest is the person described '
-            f"with a probability of {best}, below the threshold of {limit:.0%}.</p>"
-        )
-    return f'<p class="verdict match" role="status"><b>Match.</b> The first hit fits with a probability of {best}. {count}.</p>'
+    best = f"with a probability of {percent(ranking.probability or 0)}"
+    if ranking.verdict == NO_MATCH:
+        said = f"<b>No match in this gallery.</b> The nearest is the person described {best}, below the threshold of"
+        return f'<p class="verdict none" role="status">{said} {100 * limit:.3g} %.</p>'
+    return f'<p class="verdict match" role="status"><b>Match.</b> The first hit fits {best}. {count}.</p>'
 
 
-def _card(hit: Hit, tag: str, chosen: int) -> str:
+def _card(hit: Hit, tag: str, chosen: int, groups: Mapping[str, Group]) -> str:
     odds = f"{hit.distance:.3f}" if hit.probability is None else percent(hit.probability)
     frames = f"<span>{len(hit.frames)} images</span>" if hit.frames else ""
-    ticks = "".join(_tick(one) for one in hit.agreement[:TICKS])
+    ticks = "".join(_tick(one, groups[one.group]) for one in hit.agreement[:TICKS])
     rest = hit.agreement[TICKS:]
     more = f"<span>{sum(one.agrees for one in rest)} of {len(rest)} more agree</span>" if rest else ""
     return (
@@ -104,18 +108,21 @@ def _odds_title(hit: Hit) -> str:
     return "distance" if hit.probability is None else "probability that this is the person described"
 
 
-def _tick(one: Agreement) -> str:
-    """A statement that the photo shows, or what it shows instead."""
+def _tick(one: Agreement, group: Group) -> str:
+    """What the photo shows of a stated group, and whether that is as stated."""
     sign, said = ("✓", "agrees") if one.agrees else ("✗", "differs")
-    shown = plain(one.predicted if one.predicted not in ("yes", "no", "none") else f"{one.group}: {one.predicted}")
-    return f'<span class="{said}"><span aria-hidden="true">{sign}</span><span class="sr">{said}: </span> {escape(shown)}</span>'
+    shown = value_words(group, [one.predicted] if one.predicted in group.choices else one.predicted.split("+"))
+    return (
+        f'<span class="{said}"><span aria-hidden="true">{sign}</span><span class="sr">{said}: </span> '
+        f"{escape(shown)}</span>"
+    )
 
 
 def _facts(hit: Hit) -> str:
     chance = "" if hit.probability is None else f"<b>{percent(hit.probability)}</b> that this is the person described"
-    others = {key: value for key, value in hit.metadata.items() if key not in ("image", "camera", "time")}
-    facts = [chance, escape(place(hit)), *(f"{escape(plain(key))} {escape(str(value))}" for key, value in others.items())]
-    lines = "".join(f"<li>{fact}</li>" for fact in facts if fact)
+    others = {key: str(value) for key, value in hit.metadata.items() if key not in ("image", "camera", "time")}
+    known = [chance, escape(place(hit)), *(escape(f"{plain(key)} {value}") for key, value in others.items())]
+    lines = "".join(f"<li>{fact}</li>" for fact in known if fact)
     return f'<ul class="facts">{lines}<li class="id">{escape(hit.id)}</li></ul>'
 
 
@@ -131,58 +138,68 @@ def _actions(hit: Hit, crops: Crops) -> str:
 def _distance(hit: Hit, weight: float) -> str:
     """The two summands as one bar."""
     attributes, appearance = weight * hit.par_distance, hit.embedding_distance
-    share = 100 * attributes / (attributes + appearance) if attributes + appearance > 0 else 0
+    share = attributes / (attributes + appearance) if attributes + appearance > 0 else 0.0
+    words = f"attributes {attributes:.3f}, appearance {appearance:.3f}"
     return (
-        f'<h4>Distance {hit.distance:.3f}</h4><div class="summands" role="img" aria-label="attributes {attributes:.3f}, '
-        f'appearance {appearance:.3f}"><i class="par" style="width:{share:.1f}%"></i><i class="emb"></i></div>'
-        f'<p class="legend"><span><i class="par"></i>attributes {attributes:.3f} ({weight:g} × {hit.par_distance:.3f})</span>'
-        f'<span><i class="emb"></i>appearance {appearance:.3f}</span></p>'
+        f"<h4>Distance {hit.distance:.3f}</h4>"
+        f'<div class="summands" role="img" aria-label="{words}">'
+        f'<i class="par" style="width:{100 * share:.1f}%"></i></div>'
+        f'<p class="legend"><span><i class="par"></i>attributes {attributes:.3f} ({weight:g} × {hit.par_distance:.3f})'
+        f'</span><span><i class="emb"></i>appearance {appearance:.3f}</span></p>'
     )
 
 
 def _stated(agreement: Sequence[Agreement]) -> str:
-    """One bar for each stated attribute: how probable it is in this photo, and its share of the attribute distance."""
+    """For each stated attribute how probable it is in this photo, and its share of the attribute distance."""
     if not agreement:
         return ""
     total = sum(one.term for one in agreement) or 1.0
-    rows = "".join(
-        f'<tr class="{"agrees" if one.agrees else "differs"}"><th scope="row">{_sign(one)}{escape(plain(one.group))}</th>'
-        f"<td>{escape(one.stated)}</td><td>{escape(plain(one.predicted))}</td>"
-        f"<td>{_bar(one.probability)}</td><td>{one.term / total:.0%}</td></tr>"
+    rows = [
+        (
+            f"{_sign(one)} {escape(plain(one.group))}",
+            escape(one.stated),
+            escape(plain(one.predicted)),
+            _probability(one.probability, "" if one.agrees else "against"),
+            f"{100 * one.term / total:.0f} %",
+        )
         for one in agreement
-    )
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("attribute", "stated", "shows", "as stated", "of distance"))
-    return f"<h4>As described?</h4><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    ]
+    return f"<h4>As described?</h4>{table(('attribute', 'stated', 'shows', 'as stated', 'of distance'), rows)}"
 
 
 def _sign(one: Agreement) -> str:
-    return f'<span class="sign" role="img" aria-label="{"agrees" if one.agrees else "differs"}">{"✓" if one.agrees else "✗"}</span> '
+    """A tick or a cross."""
+    kind, sign = ("agrees", "✓") if one.agrees else ("differs", "✗")
+    return f'<span class="sign {kind}" role="img" aria-label="{kind}">{sign}</span>'
 
 
-def _bar(probability: float) -> str:
-    return (
-        f'<span class="bar"><i style="width:{100 * probability:.0f}%"></i></span><span class="number">{probability:.2f}</span>'
-    )
+def _probability(value: float, kind: str = "") -> str:
+    return f'<span class="odds-bar">{bar(value, kind)}<span class="number">{value:.2f}</span></span>'
 
 
 def _shown(hit: Hit, model: ModelInfo) -> str:
     """Everything that the photo shows; each can be changed and searched for."""
     predictions = model.schema.predict(hit.scores, model.calibrated(hit.scores))
-    rows = "".join(
-        f'<tr><th scope="row">{escape(plain(group.name))}</th><td>{escape(plain(one.value))}</td><td>{_bar(one.probability)}</td>'
-        f"<td>{_select(group.name, group.choices, one.value)}</td></tr>"
+    rows = [
+        (
+            escape(plain(group.name)),
+            escape(plain(one.value)),
+            _probability(one.probability),
+            _select(group.name, group.choices, one.value),
+        )
         for group, one in zip(model.schema.groups, predictions, strict=True)
-    )
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("attribute", "shows", "probability", "same person, but…"))
-    return f"<h4>What the photo shows</h4><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    ]
+    return f"<h4>What the photo shows</h4>{table(('attribute', 'shows', 'probability', 'same person, but…'), rows)}"
 
 
 def _select(name: str, choices: Sequence[str], value: str) -> str:
+    """What the attribute may be changed to."""
     options = "".join(
         f'<option value="{escape(choice)}">{escape(plain(choice))}</option>' for choice in choices if choice != value
     )
     label = escape(f"same person, but with another {plain(name)}")
-    return f'<select data-group="{escape(name)}" aria-label="{label}"><option value="">change…</option>{options}</select>'
+    group = escape(name)
+    return f'<select data-group="{group}" aria-label="{label}"><option value="">change…</option>{options}</select>'
 
 
 def _track(hit: Hit, track: Sequence[Hit], crops: Crops) -> str:
@@ -191,13 +208,15 @@ def _track(hit: Hit, track: Sequence[Hit], crops: Crops) -> str:
         return ""
     ordered = sorted(track, key=lambda one: str(one.metadata.get("time", "")))[:FRAMES]
     tags = crops.tags([(one.image, place(one) or one.id) for one in ordered])
-    strip = "".join(f"<li>{tag}<span>{escape(_time(one.metadata.get('time')))}</span></li>" for tag, one in zip(tags, ordered, strict=True))
-    return f'<h4>Track {escape(str(hit.metadata["track"]))}</h4><ol class="track" tabindex="0" aria-label="images of the track">{strip}</ol>'
+    times = [escape(_time(one.metadata.get("time"))) for one in ordered]
+    strip = "".join(f"<li>{tag}<span>{time}</span></li>" for tag, time in zip(tags, times, strict=True))
+    name = escape(str(hit.metadata["track"]))
+    return f'<h4>Track {name}</h4><ol class="track" tabindex="0" aria-label="images of the track">{strip}</ol>'
 
 
 def _time(value: Any) -> str:
     """A time as it is read; what is no ISO 8601 as it stands."""
     try:
-        return datetime.fromisoformat(str(value).replace("Z", "+00:00")).strftime("%d %b %Y, %H:%M")
+        return datetime.fromisoformat(str(value).replace("Z", "+00:00")).strftime("%d %b %Y %H:%M")
     except ValueError:
         return str(value or "")

@@ -11,15 +11,16 @@ PLACES = {"upper": "top", "lower": "bottoms"}  # what `upper_color` is the colou
 ASPECTS = ("color", "colour", "length", "pattern", "texture")  # `hair_length=long` is long hair
 KINDS = ("kind", "type", "style")  # `lower_kind=skirt` is a skirt
 YES_NO = {"no", "yes"}
+UNCOUNTED = ("hair", "clothing")
 
 
 def sentence(schema: Schema, claims: Claims) -> str:
-    """What is being asked for, such as `A person who is female, with long hair, wearing a red top.`"""
+    """What is asked for, such as "A person who is female, with long hair, wearing a red top."."""
     said: dict[str, list[str]] = {"identity": [], "head": [], "wearing": [], "carrying": []}
     for group in schema.groups:
         if group.name in claims:
             part = "wearing" if group.part in ("upper", "lower") else group.part
-            said.setdefault(part, []).append(phrase(group, claims[group.name]))
+            said.setdefault(part, []).append(_with_article(group, phrase(group, claims[group.name])))
     openings = {"identity": "who is ", "head": "with ", "wearing": "wearing ", "carrying": "carrying "}
     clauses = [openings.get(part, "with ") + enumerate_words(phrases) for part, phrases in said.items() if phrases]
     return f"A person {', '.join(clauses)}." if clauses else "Anybody: nothing is stated yet."
@@ -30,7 +31,8 @@ def phrase(group: Group, claim: Claim) -> str:
     sure = "" if claim.confidence == 1 else f" ({claim.confidence:.0%} sure)".replace("%", " %")
     if claim.denied:
         ruled_out = [value for values in claim.alternatives for value in values]
-        return f"not {enumerate_words([_one(group, value) for value in ruled_out], 'or')}{sure}"
+        words = _without_repeated_end([_one(group, value) for value in ruled_out])
+        return f"not {enumerate_words(words, 'or')}{sure}"
     together = [_together(group, values) for values in claim.alternatives]
     return enumerate_words(_without_repeated_end(together), "or") + sure
 
@@ -45,9 +47,27 @@ def plain(name: str) -> str:
     return name.replace("_", " ")
 
 
+def spaced(count: int) -> str:
+    """A number with thin spaces between thousands."""
+    return f"{count:,}".replace(",", "\u2009")
+
+
+def value_words(group: Group, values: Sequence[str]) -> str:
+    """Values that hold at once, as they are seen: `red top`, `no hat`, `backpack and handbag`."""
+    return enumerate_words([_one(group, value) for value in values])
+
+
+def _with_article(group: Group, text: str) -> str:
+    """`a red or pink top`, but `long hair`, `trousers` and `no hat`."""
+    thing = text.partition(" (")[0].removesuffix(" only")
+    if group.part == "identity" or thing.startswith(("no ", "not ")) or thing.endswith(("s", *UNCOUNTED)):
+        return text
+    return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
+
+
 def _together(group: Group, values: tuple[str, ...]) -> str:
     """Values that hold at once; of a multi group these and no others."""
-    words = enumerate_words([_one(group, value) for value in values])
+    words = value_words(group, values)
     return f"{words} only" if group.kind == "multi" and NONE not in values else words
 
 

@@ -1,20 +1,22 @@
 """What the page was started with, and what it keeps of one visitor: the question, its answer, and the audit trail."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import cached_property
+from html import escape
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import gradio as gr
 
-from descry.client import DescryError, ModelInfo, Ranking, SearchClient, parse_statements
+from descry.client import DescryError, Hit, ModelInfo, Ranking, SearchClient, parse_statements
 from descry.client.selection import TrackDistance
 from descry.demo.crops import Crops
 
 MOST_ENTRIES = 200  # of the trail
+NO_MATCH = "no match"  # as the server says it
 
 
 @dataclass(frozen=True)
@@ -84,19 +86,27 @@ class Session:
 
     Attributes:
         user: who logged in; None without a login.
-        model: the served model that the controls were drawn from.
+        model: the served model, as last heard of.
+        drawn_from: digest of the model that the controls were drawn from.
+        wanted: words of the link by which the page was opened, until there are controls for them.
+        cameras: that the controls offer.
         asked, settings, ranking: the last question, how it was ranked, and the answer.
         rank: the hit that is explained, from 1; 0 is none.
+        track: the images of that hit's track.
         seen: what the photo of the second tab shows, in words.
         trail: what was done, oldest first.
     """
 
     user: str | None = None
     model: ModelInfo | None = None
+    drawn_from: str = ""
+    wanted: tuple[str, ...] = ()
+    cameras: tuple[str, ...] = ()
     asked: Asked | None = None
     settings: Settings = Settings()
     ranking: Ranking = field(default_factory=Ranking)
     rank: int = 0
+    track: list[Hit] = field(default_factory=list)
     seen: tuple[str, ...] = ()
     trail: list[tuple[str, str, str, str]] = field(default_factory=list)
 
@@ -111,9 +121,10 @@ class Session:
             yield client
 
     def search(self, client: SearchClient, asked: Asked, settings: Settings) -> None:
-        """Ask, and keep question and answer; the first hit is explained."""
+        """Ask, and keep question and answer; the first hit is explained where it may be the one."""
         ranking = asked.ask(client, settings)
-        self.asked, self.settings, self.ranking, self.rank = asked, settings, ranking, int(bool(ranking))
+        self.asked, self.settings, self.ranking = asked, settings, ranking
+        self.rank = int(bool(ranking) and ranking.verdict != NO_MATCH)
         self.model = client.model
         said = " ".join((f"like {asked.source}" if asked.photo else "", *asked.words)).strip()
         self.note("search", said, f"{len(ranking)} hits, {ranking.verdict}")
@@ -134,7 +145,15 @@ def readable() -> Iterator[None]:
     try:
         yield
     except DescryError as error:
-        raise gr.Error(first_line(error), duration=None, print_exception=False) from error
+        raise refusal(first_line(error), duration=None) from error
+
+
+def refusal(text: str, duration: float | None = 10) -> gr.Error:
+    """What the page says where it will not do something; it stays for so many seconds, or until it is closed.
+
+    Gradio shows the text as markup, and it may hold what a link or a file brought.
+    """
+    return gr.Error(escape(text, quote=False), duration=duration, print_exception=False)
 
 
 def first_line(error: DescryError) -> str:

@@ -28,6 +28,7 @@ FUSION = {
     "max_par": 1.9,
     "max_emb": 1.6,
     "par_distance": "euclidean",
+    "neighbours": 0,
     "embedding_size": EMBEDDING,
     "image_size": [HEIGHT, WIDTH],
     "calibration": {
