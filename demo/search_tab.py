@@ -101,12 +101,11 @@ class SearchTab:
         with session.server(self.site, request) as client:
             session.search(client, asked, settings)
             self._follow_track(session, client)
-            elements = client.schema.elements
         crops = self.site.crops
         return [
             drawn(results.hits(session, crops), value=session.rank),
             drawn(results.explanation(session, crops), value=session.rank),
-            ranking_json(session.ranking, elements),
+            _answer(session),
         ]
 
     def explain(self, session: Session, rank: int, request: gr.Request) -> gr.HTML:
@@ -146,3 +145,9 @@ class SearchTab:
         if not rank or not 1 <= rank <= len(session.ranking):
             raise refusal(f"there is no hit of rank {rank}: search first; there are {len(session.ranking)}")
         return session.ranking[int(rank) - 1]
+
+
+def _answer(session: Session) -> dict[str, Any]:
+    """The ranking for programs; without the scores, most of which no page shows, as every browser would read them."""
+    answer = ranking_json(session.ranking, ())
+    return answer
