@@ -16,6 +16,7 @@ WAITING = '<div class="panel"><p class="hint">Asking the server for its attribut
 NOTHING = '<div class="panel"><p class="hint">No attributes yet.</p></div>'
 LINK_WORDS = "(...given) => [given[0], new URLSearchParams(location.search).getAll('q')]"
 SECONDS = 10.0  # between two looks at the server
+SHOWN = 4  # decimals of the threshold; the probabilities are not known better
 WAYS: dict[str, TrackDistance | None] = {"images": None, "tracks by best image": "best", "tracks by mean": "mean"}
 
 
@@ -132,7 +133,7 @@ class Controls:
             *self.filled(model, words),
             drawn(f'<div class="presets" role="group" aria-label="presets">{buttons}</div>'),
             gr.Slider(value=model.par_weight, maximum=max(5, 2 * model.par_weight)),
-            gr.Slider(visible=False) if limit is None else gr.Slider(value=limit, visible=True),
+            gr.Slider(visible=False) if limit is None else gr.Slider(value=round(limit, SHOWN), visible=True),
         ]
 
     def describe(self, session: Session, words: list[str]) -> str:

@@ -15,6 +15,7 @@ from descry.demo.markup import PRIVATE, SERVER, drawn, live, scroll_to
 from descry.demo.regions import regions, shaded
 from descry.demo.session import Asked, Session, Settings, Site, readable, refusal
 
+ELEMENTWISE = ("terms", "scores")
 LEGEND = "Lit: covering it makes the hit fit worse. Red: covering it makes it fit better. Dark: it makes no difference."
 
 
@@ -101,11 +102,12 @@ class SearchTab:
         with session.server(self.site, request) as client:
             session.search(client, asked, settings)
             self._follow_track(session, client)
+            answer = _answer(session, client)
         crops = self.site.crops
         return [
             drawn(results.hits(session, crops), value=session.rank),
             drawn(results.explanation(session, crops), value=session.rank),
-            _answer(session),
+            answer,
         ]
 
     def explain(self, session: Session, rank: int, request: gr.Request) -> gr.HTML:
@@ -147,7 +149,8 @@ class SearchTab:
         return session.ranking[int(rank) - 1]
 
 
-def _answer(session: Session) -> dict[str, Any]:
-    """The ranking for programs; without the scores, most of which no page shows, as every browser would read them."""
-    answer = ranking_json(session.ranking, ())
-    return answer
+def _answer(session: Session, client: SearchClient) -> dict[str, Any]:
+    """The ranking for programs, without its numbers element by element: the browser reads all that is sent."""
+    answer = ranking_json(session.ranking, client.schema.elements)
+    hits = [{name: value for name, value in hit.items() if name not in ELEMENTWISE} for hit in answer["hits"]]
+    return answer | {"hits": hits}
