@@ -80,7 +80,7 @@ def measure(browser: Browser, client: SearchClient, searches: int) -> tuple[list
             name, value = word.split("=", 1)
             chip = f'#describe [data-group="{name}"] [data-value="{value}"]'
             browser.script("document.querySelector(arguments[0]).click()", chip)
-        time.sleep(0.5)  # the sentence and the figure follow the clicks
+        time.sleep(1.5)  # the sentence and the figure follow the clicks
         painted.append(browser.driver.execute_async_script(CLICK))
         started = time.perf_counter()
         client.search(parse_statements(words), 24)
