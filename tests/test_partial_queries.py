@@ -177,19 +177,37 @@ def nearest_prototypes(method):
     return encode
 
 
-ENCODERS = {"par_baseline": lambda method: lambda bits: 2 * bits - 1, "cerberus": nearest_prototypes}
+def described_part(method):
+    """Descry: ASMR's unit embedding of the description, scaled to its part of an image's unit row, and no person."""
+
+    def encode(stated):
+        described = functional.normalize(method.category_encoder(stated), dim=1)
+        return functional.pad(described, (0, method.config.person_size)) / (1 - method.config.person_share) ** 0.5
+
+    return encode
+
+
+def unit_rows(encode):
+    return lambda stated: functional.normalize(encode(stated), dim=1)
+
+
+ENCODERS = {
+    "par_baseline": lambda method: unit_rows(lambda bits: 2 * bits - 1),
+    "cerberus": lambda method: unit_rows(nearest_prototypes(method)),
+    "descry": described_part,
+}
 
 
 def test_stating_everything_gives_the_ranking_of_the_paper(name):
     """D = D_MA / max D_MA + 0.2 D_PAR / max D_PAR in float64, of the encoder's own embedding and every attribute."""
     method, embeddings, scores = trained(name)
-    encode = ENCODERS.get(name, lambda method: method.category_encoder)(method)
+    encode = ENCODERS.get(name, lambda method: unit_rows(method.category_encoder))(method)
     stated = torch.from_numpy(training_rows(20)).float()
     known = torch.ones_like(stated)
     with torch.no_grad():
         query, own = method.encode_attributes(stated, known), encode(stated)
-    torch.testing.assert_close(query, functional.normalize(own, dim=1), atol=1e-6, rtol=1e-5)
-    apart = 1 - functional.normalize(own.double(), dim=1) @ embeddings.double().T
+    torch.testing.assert_close(query, own, atol=1e-6, rtol=1e-5)
+    apart = 1 - own.double() @ embeddings.double().T
     recognized = (stated.double()[:, None] - scores.double()).norm(dim=2)
     paper = apart / apart.max() + 0.2 * recognized / recognized.max()
     par, embedding = par_distances(stated, known, scores), embedding_distances(query, embeddings)
