@@ -48,6 +48,7 @@ def launch(page: gr.Blocks, **settings: Any) -> tuple[Any, str, str]:
     safe = {
         "server_name": "127.0.0.1",
         "share": False,
+        "run_history": False,  # else the browser keeps every question, with the crops that answered it
         "ssr_mode": False,
         "footer_links": [],
         "theme": theme(),

@@ -214,6 +214,13 @@ def test_it_loads_nothing_from_elsewhere(browser):
     assert [name for name in names if not name.startswith((browser.address, "data:", "blob:"))] == []
 
 
+def test_the_browser_keeps_nothing_of_what_was_asked(browser):
+    state(browser, "gender", "female")
+    search(browser)
+    kept = browser.script("return JSON.stringify([{...localStorage}, {...sessionStorage}])")
+    assert [text for text in ("gender", "data:image", "run-history") if text in kept] == []
+
+
 def test_the_page_outlives_the_server(driver, repository, tmp_path):
     """Opened without a server, found when it comes, told when it goes, and used again when it is back."""
     from descry.client.serve import TritonServer
