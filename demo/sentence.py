@@ -30,9 +30,7 @@ def phrase(group: Group, claim: Claim) -> str:
     """One statement: `red or pink top`, `no hat (70 % sure)`."""
     sure = "" if claim.confidence == 1 else f" ({claim.confidence:.0%} sure)".replace("%", " %")
     if claim.denied:
-        ruled_out = [value for values in claim.alternatives for value in values]
-        words = _without_repeated_end([_one(group, value) for value in ruled_out])
-        return f"not {enumerate_words(words, 'or')}{sure}"
+        return _denied(group, [value for values in claim.alternatives for value in values]) + sure
     together = [_together(group, values) for values in claim.alternatives]
     return enumerate_words(_without_repeated_end(together), "or") + sure
 
@@ -59,8 +57,8 @@ def value_words(group: Group, values: Sequence[str]) -> str:
 
 def _with_article(group: Group, text: str) -> str:
     """`a red or pink top`, but `long hair`, `trousers` and `no hat`."""
-    thing = text.partition(" (")[0].removesuffix(" only")
-    if group.part == "identity" or thing.startswith(("no ", "not ")) or thing.endswith(("s", *UNCOUNTED)):
+    thing = text.partition(" (")[0].partition(" that ")[0].removesuffix(" only")
+    if group.part == "identity" or thing.startswith(("no ", "some ")) or thing.endswith(("s", *UNCOUNTED)):
         return text
     return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
 
@@ -69,6 +67,19 @@ def _together(group: Group, values: tuple[str, ...]) -> str:
     """Values that hold at once; of a multi group these and no others."""
     words = value_words(group, values)
     return f"{words} only" if group.kind == "multi" and NONE not in values else words
+
+
+def _denied(group: Group, values: list[str]) -> str:
+    """What is ruled out: `top that is not red or pink`, `no skirt or dress`; to rule out `none` is to have some."""
+    noun, aspect = _noun(group)
+    if set(group.values) == YES_NO:
+        return noun if values == ["no"] else f"no {noun}"
+    named = enumerate_words([plain(value) for value in values if value != NONE] or [""], "or")
+    if group.part == "identity":
+        return f"not {named}"
+    if aspect == "kind" or group.kind == "multi":
+        return f"no {named}" if named else f"some {noun}"
+    return f"{noun} that is not {named}" if named else noun
 
 
 def _one(group: Group, value: str) -> str:

@@ -42,13 +42,19 @@ WEIGHT, THRESHOLD = 0.7, 0.05  # of the tiny model
 MEASURED = [24, WEIGHT, THRESHOLD, [], "", "", "images"]
 
 
+NEGATED = "A person with a hat, wearing no skirt, carrying no backpack or sack."
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         ([], "Anybody: nothing is stated yet."),
         (["gender=female", "hair_length=long"], "A person who is female, with long hair."),
         (["upper_color=red|pink"], "A person wearing a red or pink top."),
-        (["upper_color!=red", "hat=no@0.7"], "A person with no hat (70 % sure), wearing not red top."),
+        (["upper_color!=red", "hat=no@0.7"], "A person with no hat (70 % sure), wearing a top that is not red."),
+        (["upper_color!=red|pink@0.7"], "A person wearing a top that is not red or pink (70 % sure)."),
+        (["gender!=male", "hair_length!=long"], "A person who is female, with short hair."),
+        (["lower_kind!=skirt", "hat!=no", "bag!=backpack|sack"], NEGATED),
         (["upper_color=none"], "A person wearing no top."),
         (["lower_kind=skirt", "hat=yes"], "A person with a hat, wearing a skirt."),
         (["bag=backpack+handbag"], "A person carrying a backpack and handbag only."),
@@ -93,7 +99,7 @@ def test_the_figure_wears_what_is_stated():
         return figure.figure(STREET, describe.parse(STREET, list(words)), "a person")
 
     assert 'fill="#d32f2f"' in drawn("upper_color=red") and 'class="stated"' not in drawn()
-    assert "stripes-upper" in drawn("upper_color=red|pink") and "not red top" in drawn("upper_color!=red")
+    assert "stripes-upper" in drawn("upper_color=red|pink") and "top that is not red" in drawn("upper_color!=red")
     assert figure.HAT in drawn("hat=yes") and figure.HAT not in drawn("hat=no")
     assert figure.LEGS["skirt"] in drawn("lower_kind=skirt") and figure.BAGS["backpack"] in drawn("bag=backpack")
 
