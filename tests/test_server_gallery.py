@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from test_gallery import MODULES
 from tiny_models import ATTRIBUTES, EMBEDDING
 
 from descry.client import GalleryEmpty, SearchClient, ServerFailed
+from descry.client.audit import check_audit
 from descry.client.cli import main
 from descry.client.serve import TritonServer
 
@@ -94,6 +96,33 @@ def test_searches_see_what_another_process_wrote_at_once(client, server, reposit
     finally:
         writer.kill()
         writer.communicate()
+
+
+def test_two_servers_share_one_gallery(client, server, repository, tmp_path):
+    """Both write and search at once; each sees what the other acknowledged, and their lines make one audit chain."""
+    audit, count = server.config.audit_file, 12
+
+    def write(to: SearchClient, name: str) -> None:
+        for number in range(count):
+            to.index(photo(number), f"{name}/{number}", {"camera": f"{HERE}shared"})
+
+    with (
+        TritonServer(repository, gallery_of(server), grpc_port=0, metrics_port=0, log=tmp_path / "triton.log") as second,
+        SearchClient(second.url, timeout=60) as other,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        assert second.config.audit_file == audit
+        list(pool.map(write, (client, other), ("first", "second")))
+        rows = {f"{name}/{number}" for name in ("first", "second") for number in range(count)}
+        assert set(found(client, "shared")) == set(found(other, "shared")) == rows
+        assert set(other.delete([f"first/{number}" for number in range(count)]).values()) == {"deleted"}
+        assert set(found(client, "shared")) == {f"second/{number}" for number in range(count)}
+        assert client.update({"second/0": {"camera": f"{HERE}elsewhere"}}) == {"second/0": "updated"}
+        assert "second/0" in found(other, "elsewhere") and "second/0" not in found(other, "shared")
+        assert not client.verify().problems and not other.verify().problems
+    assert not check_audit(audit).problems
+    assert set(found(client, "shared")) == {f"second/{number}" for number in range(1, count)}
+    client.delete([f"second/{number}" for number in range(count)])
 
 
 def test_updates_and_deletions_go_in_batches(client):
