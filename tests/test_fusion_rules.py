@@ -105,3 +105,14 @@ def test_the_command_prints_a_row_a_rule_and_stores_the_best(trained, tmp_path, 
     with pytest.raises(SystemExit):
         fusion_study.main([str(checkpoint), "--fit", "val", "--split", "val"])
     assert "constants that are chosen on val cannot be judged there" in capsys.readouterr().err
+
+
+def test_storing_another_fusion_takes_out_the_calibration_of_the_one_before(tmp_path, capsys):
+    path = tmp_path / "metrics.json"
+    same = {"fusion": {"par_weight": 0.2}, "calibration": {"match": {}}, "epochs": None}
+    path.write_text(json.dumps(same))
+    fusion_study.store(tmp_path, {"par_weight": 0.2})
+    assert json.loads(path.read_text()) == same and capsys.readouterr().err == ""
+    fusion_study.store(tmp_path, {"par_weight": 0.5})
+    assert json.loads(path.read_text()) == {"fusion": {"par_weight": 0.5}, "epochs": None}
+    assert "calibrate --store` again" in capsys.readouterr().err

@@ -107,7 +107,9 @@ def test_two_servers_share_one_gallery(client, server, repository, tmp_path):
             to.index(photo(number), f"{name}/{number}", {"camera": f"{HERE}shared"})
 
     with (
-        TritonServer(repository, gallery_of(server), grpc_port=0, metrics_port=0, log=tmp_path / "triton.log") as second,
+        TritonServer(
+            repository, gallery_of(server), grpc_port=0, metrics_port=0, log=tmp_path / "triton.log"
+        ) as second,
         SearchClient(second.url, timeout=60) as other,
         ThreadPoolExecutor(2) as pool,
     ):

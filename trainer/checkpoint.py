@@ -70,15 +70,16 @@ def save_checkpoint(directory: Path, method: Method, config: ExperimentConfig, m
 
 
 def update_metrics(directory: Path, **changes: Any) -> None:
-    """Replace entries of a checkpoint's `metrics.json`; its weights, and so its digest, stay.
+    """Replace entries of a checkpoint's `metrics.json`, or take them out with None; weights and digest stay.
 
     Raises:
         CheckpointError: the file cannot be written.
     """
     path = directory / METRICS
-    metrics = json.loads(path.read_text(encoding="utf-8"))
+    metrics = json.loads(path.read_text(encoding="utf-8")) | changes
+    kept = {name: value for name, value in metrics.items() if value is not None or name not in changes}
     try:
-        write_atomically(path, (json.dumps({**metrics, **changes}, indent=2) + "\n").encode())
+        write_atomically(path, (json.dumps(kept, indent=2) + "\n").encode())
     except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error}; use a copy of the folder") from error
 

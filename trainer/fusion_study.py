@@ -20,7 +20,7 @@ import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
-from descry.trainer.checkpoint import CheckpointError, update_metrics
+from descry.trainer.checkpoint import METRICS, CheckpointError, update_metrics
 from descry.trainer.config import ConfigError
 from descry.trainer.datasets import DatasetError
 from descry.trainer.extraction import encode_descriptions
@@ -73,6 +73,20 @@ def study(directory: Path, options: argparse.Namespace, overrides: Sequence[str]
     return {**where, "rules": rules, "best": {**asdict(best), "neighbours": fitted.neighbours}}
 
 
+def store(directory: Path, fusion: dict[str, Any]) -> None:
+    """Keep a fusion with the checkpoint; a calibration of another one goes, since its probabilities are of that one.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    metrics = json.loads((directory / METRICS).read_text(encoding="utf-8"))
+    stale = "calibration" in metrics and metrics["fusion"] != fusion
+    update_metrics(directory, fusion=fusion, **({"calibration": None} if stale else {}))
+    if stale:
+        note = "its calibration was of another fusion and is removed: run `descry.trainer.calibrate --store` again"
+        print(f"fusion_study: {directory}: {note}", file=sys.stderr)
+
+
 def format_study(result: dict[str, Any]) -> str:
     """A Markdown table, rank-1 / mAP in percent."""
     fit = result["fit"]
@@ -111,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
             if PartialState().is_main_process:
                 print(json.dumps(result) if options.json else format_study(result))
                 if options.store:
-                    update_metrics(directory, fusion=result["best"])
+                    store(directory, result["best"])
     except (CheckpointError, ConfigError, DatasetError, SchemaError) as error:
         print(f"fusion_study: {error}", file=sys.stderr)
         return 1
