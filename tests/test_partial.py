@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from descry.trainer import imperfect, partial
+from descry.trainer import imperfect, mistaken, partial
 from descry.trainer.evaluation import evaluate_search
 from descry.trainer.extraction import Extracted, description_distances
 from descry.trainer.metrics import search_metrics
@@ -116,6 +116,17 @@ def test_the_command_prints_tables_and_draws_all_checkpoints(trained, tmp_path, 
     assert result["method"] == "asmr" and result["draws"] == 2 and result["seed"] == 0
     assert result["descriptions"] == len(category_queries(subject.persons, categories).attributes)
     assert {point["distance"] for point in result["points"]} == {"embedding", "par", "fused"}
+
+
+def test_a_picture_can_show_some_distances_alone(trained, tmp_path):
+    partial_chart, mistaken_chart = (study.chart.showing(["fused"]) for study in (partial.STUDY, mistaken.STUDY))
+    assert list(partial_chart.line[1]) == list(mistaken_chart.panel[1]) == ["fused"]
+    assert partial_chart.panel == partial.STUDY.chart.panel and mistaken_chart.line == mistaken.STUDY.chart.line
+    for module in (partial, mistaken):
+        path = tmp_path / f"{module.STUDY.name}.png"
+        assert module.main([str(trained), "--draws", "1", "--figure", str(path), "--distances", "fused"]) == 0
+        with Image.open(path) as image:
+            assert np.asarray(image.convert("L")).std() > 5
 
 
 def test_wrong_input_is_named(trained, tmp_path, capsys):

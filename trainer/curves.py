@@ -1,7 +1,7 @@
 """Curves of how well searches work as descriptions get worse: their points, a table of them, and a picture."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Literal
@@ -74,6 +74,14 @@ class Chart:
     panel: tuple[str, Mapping[Any, str]]
     line: tuple[str, Mapping[Any, tuple[str, LineStyle]]]
 
+    def showing(self, distances: Collection[str]) -> "Chart":
+        """The same with these distances alone in a picture."""
+
+        def kept(field: str, values: Mapping[Any, Any]) -> tuple[str, dict[Any, Any]]:
+            return field, {key: value for key, value in values.items() if field != "distance" or key in distances}
+
+        return replace(self, panel=kept(*self.panel), line=kept(*self.line))
+
 
 def spread(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The metrics of a `Point` over draws, each as of `mean_metrics`."""
@@ -114,7 +122,7 @@ def draw_curves(results: Sequence[Curves], chart: Chart, path: Path, names: Sequ
     """
     (field, titles), (_, styles) = chart.panel, chart.line
     figure = page(9, 6.4)
-    axes = figure.subplots(len(METRICS), len(titles), sharex=True, sharey="row")
+    axes = figure.subplots(len(METRICS), len(titles), sharex=True, sharey="row", squeeze=False)
     names = names or _names(results)
     handles = [Line2D([], [], color="black", linestyle=style, label=label) for label, style in styles.values()]
     for number, (result, label) in enumerate(zip(results, names, strict=True)):

@@ -15,7 +15,7 @@ from torch import Tensor
 from descry.trainer.checkpoint import CheckpointError
 from descry.trainer.confidence import confident_distances
 from descry.trainer.config import ConfigError
-from descry.trainer.curves import Chart, Curves, Point, draw_curves, format_curves
+from descry.trainer.curves import DISTANCES, Chart, Curves, Point, draw_curves, format_curves
 from descry.trainer.datasets import DatasetError
 from descry.trainer.extraction import Extracted
 from descry.trainer.machine import keep_memory
@@ -120,6 +120,9 @@ def run_study(study: Study, arguments: list[str] | None) -> int:
         "--names", type=lambda text: text.split(","), default=[], metavar="NAME,…",
         help="of the checkpoints in the figure, instead of their methods",
     )  # fmt: skip
+    parser.add_argument(
+        "--distances", nargs="+", choices=tuple(DISTANCES), default=tuple(DISTANCES), help="in the figure; else all"
+    )
     parser.add_argument("--draws", type=int, default=3, help="times that groups are drawn for each description")
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -138,7 +141,7 @@ def run_study(study: Study, arguments: list[str] | None) -> int:
     if not PartialState().is_main_process:
         return 0
     if options.figure:
-        draw_curves(results, study.chart, options.figure, options.names)
+        draw_curves(results, study.chart.showing(options.distances), options.figure, options.names)
     content = [asdict(result) for result in results]
     tables = (format_curves(result, study.chart) for result in results)
     print(json.dumps(content, indent=2) if options.json else "\n\n".join(tables))
