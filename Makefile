@@ -39,10 +39,16 @@ bench: $(VENV)/ready
 	$(BIN)/python bench/search.py
 	$(BIN)/python bench/indexing.py
 
+# What the curves of partial and mistaken descriptions compare.
+PETA_RUNS := small_asmr_peta/weight=4 small_sal_peta/SAL small_comparison_peta/Multi-task_Transformer small_descry_peta/held_out
+PETA_CURVES := $(PETA_RUNS:%=runs/sweeps/%-seed=0) --features --cache --distances fused --names "ASMR,SAL,Multi-task Transformer,Descry"
+
 # Tables and figures of docs/results from the checkpoints of the sweeps; what was measured before is not measured again.
 results: $(VENV)/ready
 	$(BIN)/python -m descry.trainer.record $(wildcard runs/sweeps/small_*) --to docs/results/runs
 	$(BIN)/python -m descry.trainer.comparison docs/results/comparison.yaml --features --cache
+	$(BIN)/python -m descry.trainer.partial $(PETA_CURVES) --figure docs/results/partial_peta.png
+	$(BIN)/python -m descry.trainer.mistaken $(PETA_CURVES) --figure docs/results/mistaken_peta.png
 	$(BIN)/python -m descry.trainer.fairness_page docs/responsible_use.md docs/results/evaluations
 
 $(VENV)/ready: pyproject.toml constraints.txt
