@@ -240,12 +240,13 @@ def hits_of(features, matches, present, distances=None):
 
 def test_a_known_law_is_recovered():
     generator = np.random.default_rng(0)
-    features = generator.normal([2, 0.4, 1, 7], [0.7, 0.1, 0.5, 1], (20_000, 4))
-    probabilities = expit(features @ [-1.5, -8, 0.7, -0.4] + 7)
+    weights = (-1.5, -8, 0.5, 0.7, -0.4)
+    features = generator.normal([2, 0.4, 5, 1, 7], [0.7, 0.1, 2, 0.5, 1], (20_000, 5))
+    probabilities = expit(features @ weights + 4.5)
     matches = generator.random(len(features)) < probabilities
     law = fit_match_probability(hits_of(features, matches, matches))
-    assert law.weights == pytest.approx((-1.5, -8, 0.7, -0.4), rel=0.1)
-    assert law.intercept == pytest.approx(7, rel=0.1)
+    assert law.weights == pytest.approx(weights, rel=0.1)
+    assert law.intercept == pytest.approx(4.5, rel=0.1)
     np.testing.assert_allclose(law(features), probabilities, atol=0.03)
     with mock.patch.object(metrics, "RESAMPLES", 3):
         judged = judge_hits(hits_of(features, matches, matches), law, 0.5)
@@ -254,7 +255,7 @@ def test_a_known_law_is_recovered():
 
 
 def test_separable_hits_leave_the_law_finite():
-    features = np.repeat([[1.0, 0.2, 0.5, 5], [3.0, 0.9, 0.5, 5]], 20, axis=0)
+    features = np.repeat([[1.0, 0.2, 2, 0.7, 5], [3.0, 0.9, 2, 0.7, 5]], 20, axis=0)
     matches = np.arange(40) < 20
     law = fit_match_probability(hits_of(features, matches, matches))
     assert np.isfinite([*law.weights, law.intercept]).all() and law(features)[0] > 0.9 > 0.1 > law(features)[-1]
@@ -320,7 +321,7 @@ def test_top_hits_equal_the_loop(seed):
     assert found.keys() == expected.keys() and len(found) == len(hits)
     for key, (fused, par, embedding, match) in expected.items():
         row, (images, stated, *_) = found[key], key
-        features = [par, embedding, math.log(stated), math.log(images)]
+        features = [par / stated, embedding, stated, math.log(stated), math.log(images)]
         np.testing.assert_allclose(hits.features[row], features, rtol=1e-5, atol=1e-6)
         assert hits.distances[row] == pytest.approx(fused, rel=1e-5) and hits.matches[row] == match
     whole = find_top_hits(method, gallery, fusion, seed=7)

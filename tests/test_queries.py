@@ -15,7 +15,7 @@ from served_model import ModelError
 from test_gallery import ATTRIBUTES, EMBEDDING, LIKELIHOOD, MODEL
 
 LAW = {
-    "weights": {"par_distance": -1.7, "embedding_distance": -2.3, "log_stated": 0.8, "log_images": -0.4},
+    "weights": dict(zip(FEATURES, (-4.2, -2.3, 0.1, 0.6, -0.4), strict=True)),
     "intercept": 2.5,
     "threshold": 0.6,
 }
@@ -88,8 +88,8 @@ def test_the_probability_is_that_of_the_trainer(tmp_path):
     for by in (None, "best"):
         query = make_query(generator, 50, known=known, by=by)
         (hits,) = filled(tmp_path / f"{by}", make_rows(generator, [{}] * 50), CALIBRATED).search([query])
-        distances = hits.par_distances * MODEL.max_par, hits.embedding_distances * MODEL.max_emb
-        features = np.stack([*distances, np.full(50, np.log(3)), np.full(50, np.log(50))], axis=1)
+        distances = hits.par_distances * MODEL.max_par / 3, hits.embedding_distances * MODEL.max_emb
+        features = np.stack([*distances, *(np.full(50, value) for value in (3, np.log(3), np.log(50)))], axis=1)
         np.testing.assert_allclose(hits.probabilities, theirs(features.astype(np.float64)), atol=1e-6)
 
 
@@ -145,8 +145,8 @@ def test_extreme_distances_have_probabilities():
 
 
 def test_a_calibration_that_lacks_a_weight_is_refused():
-    broken = replace(MODEL, calibration={"match": LAW | {"weights": {"par_distance": 1}}})
-    with pytest.raises(ModelError, match="without 'embedding_distance': export it again"):
+    broken = replace(MODEL, calibration={"match": LAW | {"weights": {"par_per_group": 1}}})
+    with pytest.raises(ModelError, match="without 'embedding_distance': calibrate and export it again"):
         MatchLaw.of(broken)
 
 

@@ -208,9 +208,9 @@ def test_the_probability_is_the_law_of_the_export(search, rows):
     ranking = search.search({"gender": "female", "hat": Stated("no", 0.5)}, 20, cameras=[HERE], tracks=["queries-1"])
     weights = LAW["weights"]
     for hit in ranking:
-        logit = LAW["intercept"] + weights["par_distance"] * hit.par_distance * FUSION["max_par"]
+        logit = LAW["intercept"] + weights["par_per_group"] * hit.par_distance * FUSION["max_par"] / 1.5
         logit += weights["embedding_distance"] * hit.embedding_distance * FUSION["max_emb"]
-        logit += weights["log_stated"] * np.log(1.5) + weights["log_images"] * np.log(15)
+        logit += weights["stated"] * 1.5 + weights["log_stated"] * np.log(1.5) + weights["log_images"] * np.log(15)
         assert hit.probability == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-5)
     assert ranking.verdict == "match" and ranking.probability == ranking[0].probability
     above, below = ranking.probability + 1e-4, ranking.probability - 1e-4

@@ -38,7 +38,10 @@ FUSION = {
         },
         # So sure that a search finds a match unless it asks for more.
         "match": {
-            "weights": {"par_distance": -1.0, "embedding_distance": -1.0, "log_stated": 0.5, "log_images": -0.1},
+            "weights": {
+                **{"par_per_group": -1.5, "embedding_distance": -1.0},
+                **{"stated": 0.05, "log_stated": 0.3, "log_images": -0.1},
+            },
             "intercept": 3.0,
             "threshold": 0.05,
         },

@@ -1,8 +1,9 @@
 """How probable it is that the top hit of a search is what the description says, from what a server knows of it.
 
 The law is a logistic regression on the two distances of the top hit, on how much is stated, and on how many images are
-searched. Unlike the fused distance, the two mean the same whatever weight a client gives the PAR distance. The more
-images, the nearer is the nearest wrong one: the law is fitted on parts of a gallery as well, so that it knows how fast.
+searched. The PAR distance, which grows with what is stated, counts by stated group. Unlike the fused distance, the two
+mean the same whatever weight a client gives the PAR distance. The more images, the nearer is the nearest wrong one: the
+law is fitted on parts of a gallery as well, so that it knows how fast.
 """
 
 import itertools
@@ -28,9 +29,9 @@ from descry.trainer.protocols import category_queries
 from descry.trainer.retrieval import Fusion, fuse
 from descry.trainer.schema import UNKNOWN
 
-# PAR and embedding distance of the top hit, before fusion, and the natural logarithms of how many groups are stated and
-# how many images are searched.
-FEATURES = ("par_distance", "embedding_distance", "log_stated", "log_images")
+# PAR distance of the top hit, before fusion, by stated group, and its embedding distance; how many groups are stated,
+# and the natural logarithms of that and of how many images are searched.
+FEATURES = ("par_per_group", "embedding_distance", "stated", "log_stated", "log_images")
 # Of a split, to fit a law on.
 SHARES = (1.0, 1 / 2, 1 / 4, 1 / 8)
 
@@ -141,7 +142,8 @@ def _search(
             rows = (searched.any(dim=1) & (kept & agreeing).any(dim=1)).nonzero().ravel()
             hits, queries = (rows, fused[rows].argmin(dim=1)), start + rows
             images = kept.sum().expand(len(rows))
-            features = (par[hits], embedding[hits], stated[queries].log(), images.log())
+            said = stated[queries]
+            features = (par[hits] / said, embedding[hits], said, said.log(), images.log())
             yield TopHits(
                 torch.stack([feature.double() for feature in features], dim=1).numpy(),
                 fused[hits].double().numpy(),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from served_model import ModelError, ServedModel
 
-FEATURES = ("par_distance", "embedding_distance", "log_stated", "log_images")
+FEATURES = ("par_per_group", "embedding_distance", "stated", "log_stated", "log_images")
 MATCH, NO_MATCH, UNCALIBRATED = "match", "no match", "uncalibrated"
 
 
@@ -37,7 +37,9 @@ class MatchLaw:
             weights = tuple(float(match["weights"][name]) for name in FEATURES)
             return cls(weights, float(match["intercept"]), float(match["threshold"]))
         except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"descry: fusion.json holds a calibration without {error}: export it again") from error
+            raise ModelError(
+                f"descry: fusion.json holds a calibration without {error}: calibrate and export it again"
+            ) from error
 
     def probabilities(self, par: np.ndarray, apart: np.ndarray, stated: float, images: int) -> np.ndarray:
         """The probability of each hit, float64 [K] in 0..1.
@@ -48,10 +50,10 @@ class MatchLaw:
             stated: attribute groups that the description states, > 0.
             images: how many are ranked, > 0.
         """
-        par_weight, embedding_weight, stated_weight, images_weight = self.weights
-        same = self.intercept + stated_weight * np.log(stated) + images_weight * np.log(images)
+        par_weight, embedding_weight, *others = self.weights
+        same = self.intercept + np.dot(others, [stated, np.log(stated), np.log(images)])
         # Half a tangens hyperbolicus, which does not overflow.
-        return (1 + np.tanh((par_weight * par + embedding_weight * apart + same) / 2)) / 2
+        return (1 + np.tanh((par_weight * par / stated + embedding_weight * apart + same) / 2)) / 2
 
     def verdict(self, probabilities: np.ndarray, threshold: float) -> str:
         """`match` or `no match` of hits, best first [K]; a negative threshold is the law's own."""
