@@ -19,6 +19,7 @@ from gallery_row import InvalidRequest
 from served_model import ServedModel
 from server_metrics import ServerMetrics
 from server_settings import ServerSettings
+from spare_memory import SpareMemory
 
 Read = Callable[[Any], list[Any]]
 Run = Callable[[list[Any]], Sequence[Any]]
@@ -59,12 +60,14 @@ class Desk:
         self._before = log if audit == "before" else None
         self._after = log if audit == "after" else None
         self._probed = -float("inf")
+        self._memory = SpareMemory()
 
     def answer(self, requests: Sequence[Any], read: Read, run: Run, pack: Pack) -> list[Any]:
         """Read each request into its rows, run the rows of all good requests as one batch, pack each one's results.
 
         `run` returns one result a row; a result that is an exception fails its own request only.
         """
+        self._memory.give_back()
         callers = [attempt(self._caller, request) for request in requests]
         with self._timed("read"):
             rows = [
