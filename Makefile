@@ -37,6 +37,7 @@ bench: $(VENV)/ready
 	$(BIN)/python bench/encoder.py
 	$(BIN)/python bench/parity.py
 	$(BIN)/python bench/search.py
+	$(BIN)/python bench/averaging.py
 	$(BIN)/python bench/indexing.py
 
 # What the curves of partial and mistaken descriptions compare.
