@@ -79,7 +79,7 @@ def test_state_search_open_a_hit_find_similar_and_change_one_attribute(browser):
     state(browser, "upper_color", "white")
     browser.see(".sentence", "A person who is female, wearing a red or white top.")
     browser.click('#describe [data-group="upper_color"] .deny')
-    browser.see(".sentence", "not red or white top")
+    browser.see(".sentence", "a top that is not red or white")
     sure = browser.find("#describe [data-group=gender] input")
     for _ in range(6):
         sure.send_keys(Keys.ARROW_LEFT)
