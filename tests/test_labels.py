@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from descry.trainer import labels
 from descry.trainer.labels import TrainingLabels, match_rows
 from descry.trainer.losses import IGNORE
 from descry.trainer.schema import UNKNOWN, AttributeGroup, AttributeSchema
@@ -37,13 +38,15 @@ def test_no_complete_row_is_refused():
         TrainingLabels.of(ROWS[4:], SCHEMA)
 
 
-def test_match_rows_equals_the_loop():
+def test_match_rows_equals_the_loop(monkeypatch):
     torch.manual_seed(0)
     table = torch.unique(torch.randint(0, 2, (20, 6)), dim=0).to(torch.uint8)
     rows = torch.randint(0, 2, (200, 6)).to(torch.uint8)
     rows[::7, 2] = UNKNOWN
     listed = table.tolist()
     expected = [listed.index(row) if row in listed else IGNORE for row in rows.tolist()]
+    assert match_rows(rows, table).tolist() == expected
+    monkeypatch.setattr(labels, "MATCHED_ROWS", 7)
     assert match_rows(rows, table).tolist() == expected
 
 
