@@ -124,7 +124,7 @@ def run(server: TritonServer, count: int, seed: int, in_flight: int) -> int:
         print(f"after {IDLE_SECONDS} s of rest: {memory(server, levels)}")
         checked = client.verify()
         print(f"gallery: {checked.rows} rows, {len(checked.damaged)} damaged, problems {checked.problems}")
-    return 1 if failures or checked.damaged or checked.problems or not server.alive() else 0
+    return 1 if failures or not checked.sound or not server.alive() else 0
 
 
 def memory(server: TritonServer, before: dict[int, float]) -> str:

@@ -102,7 +102,7 @@ def main() -> None:
             load.fill()
             began, calls, memory = measured(server, load, options.callers, 60 * options.minutes)
             with SearchClient(server.url, timeout=120) as client:
-                sound = not (checked := client.verify()).damaged and not checked.problems and server.alive()
+                sound = client.verify().sound and server.alive()
     summary = summarised(calls, memory, 60 * options.minutes) | {"callers": options.callers, "rows": options.rows}
     summary |= {"gallery_sound": sound, "cores": os.cpu_count(), "load_average": os.getloadavg()[1]}
     options.output.parent.mkdir(parents=True, exist_ok=True)

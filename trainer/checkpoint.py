@@ -69,14 +69,18 @@ def save_checkpoint(directory: Path, method: Method, config: ExperimentConfig, m
     write_atomically(directory / WEIGHTS, safetensors.torch.save(weights, {"format": "pt"}))
 
 
+def read_metrics(directory: Path) -> dict[str, Any]:
+    """What `metrics.json` of a checkpoint holds."""
+    return json.loads((directory / METRICS).read_text(encoding="utf-8"))
+
+
 def update_metrics(directory: Path, **changes: Any) -> None:
     """Replace entries of a checkpoint's `metrics.json`, or take them out with None; weights and digest stay.
 
     Raises:
         CheckpointError: the file cannot be written.
     """
-    path = directory / METRICS
-    metrics = json.loads(path.read_text(encoding="utf-8")) | changes
+    path, metrics = directory / METRICS, read_metrics(directory) | changes
     kept = {name: value for name, value in metrics.items() if value is not None or name not in changes}
     try:
         write_atomically(path, (json.dumps(kept, indent=2) + "\n").encode())
@@ -114,7 +118,7 @@ def load_checkpoint(directory: Path) -> Checkpoint:
         method.load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(f"{directory / WEIGHTS} does not fit {directory / CONFIG}: {error}") from error
-    metrics = json.loads((directory / METRICS).read_text(encoding="utf-8"))
+    metrics = read_metrics(directory)
     digest = hashlib.sha256(content + schema.to_json().encode()).hexdigest()
     return Checkpoint(directory, method.eval(), schema, config, metrics, digest)
 

@@ -20,7 +20,7 @@ import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
-from descry.trainer.checkpoint import METRICS, CheckpointError, update_metrics
+from descry.trainer.checkpoint import CheckpointError, read_metrics, update_metrics
 from descry.trainer.config import ConfigError
 from descry.trainer.datasets import DatasetError
 from descry.trainer.extraction import encode_descriptions
@@ -79,7 +79,7 @@ def store(directory: Path, fusion: dict[str, Any]) -> None:
     Raises:
         CheckpointError: it cannot be written.
     """
-    metrics = json.loads((directory / METRICS).read_text(encoding="utf-8"))
+    metrics = read_metrics(directory)
     stale = "calibration" in metrics and metrics["fusion"] != fusion
     update_metrics(directory, fusion=fusion, **({"calibration": None} if stale else {}))
     if stale:
