@@ -112,6 +112,26 @@ def test_the_commands_are_listed_without_running(small, tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
+def test_only_the_named_runs_are_chosen(small, tmp_path, capsys):
+    small.write_text(yaml.safe_dump({**yaml.safe_load(small.read_text()), "seeds": [0, 1]}))
+    command = [str(small), "--directory", str(tmp_path / "runs"), "--list"]
+    assert sweep.main([*command, "--only", "shared-seed=1", "*=2-seed=1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and all("seed=1" in line and "seed=0" not in line for line in lines)
+    assert sweep.main([*command, "--only", "weight=3-*"]) == 1
+    assert "--only weight=3-*: no such run; there are shared-seed=0, weight=0-seed=0" in capsys.readouterr().err
+
+
+def test_a_row_can_start_from_another_run_of_its_seed(small, tmp_path):
+    content = yaml.safe_load(small.read_text())
+    rows = [{"name": "joint", "set": {"train.initial": "runs/first-seed={seed}"}}]
+    small.write_text(
+        yaml.safe_dump({**content, "shared_stages": 0, "grid": {}, "published": [], "rows": rows, "seeds": [3, 4]})
+    )
+    initial = [load_config(run.config, run.overrides).train.initial for run in expand(small, tmp_path / "runs")]
+    assert initial == ["runs/first-seed=3", "runs/first-seed=4"]
+
+
 def test_the_flags_of_the_evaluation_reach_its_command(small, tmp_path, capsys):
     small.write_text(yaml.safe_dump({**yaml.safe_load(small.read_text()), "evaluation": ["--reid"]}))
     assert sweep.main([str(small), "--directory", str(tmp_path / "runs"), "--list"]) == 0

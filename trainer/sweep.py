@@ -1,12 +1,14 @@
 """Sweeps: a grid of settings, or rows of a published table, as ordinary training and evaluation commands.
 
-    python -m descry.trainer.sweep trainer/configs/sweeps/asmr_lambda_market1501.yaml [--list] [--section.key=value …]
+    python -m descry.trainer.sweep trainer/configs/sweeps/asmr_lambda_market1501.yaml [--only RUN…] [--list]
+        [--section.key=value …]
 
 Runs what has no result yet, one run after the other, and writes `results.json`, `results.md` and `results.png`. Called
 again it goes on where it stopped. `--list` prints the commands instead, to be run anywhere; each can be run alone.
 """
 
 import argparse
+import fnmatch
 import itertools
 import json
 import os
@@ -36,7 +38,7 @@ class RowConfig:
     Attributes:
         name: as the table prints it.
         config: an experiment other than the sweep's; relative to the sweep's file.
-        set: values by dotted key.
+        set: values by dotted key; `{seed}` in them stands for the run's seed.
         distance: the distance that the row is ranked by, where it is not the sweep's.
         published: rank-1 of the paper in percent, if it has one.
     """
@@ -55,7 +57,7 @@ class SweepConfig:
     Attributes:
         title: of the table and the plot.
         config: the experiment, relative to the sweep's file.
-        set: values by dotted key, for all runs.
+        set: values by dotted key, for all runs; `{seed}` in them stands for the run's seed.
         grid: candidates by dotted key; every combination is one row.
         rows: the rows of a table, instead of a grid.
         seeds: each row is run with each.
@@ -140,13 +142,13 @@ def expand(sweep: SweepConfig, folder: Path, directory: Path, overrides: Sequenc
     runs = []
     base, first = folder / sweep.config, sweep.shared_stages
     for seed in sweep.seeds:
-        given = [*_flags({**sweep.set, "train.seed": seed}), *overrides]
+        given = [*_of_seed({**sweep.set, "train.seed": seed}, seed), *overrides]
         shared = directory / f"shared-seed={seed}"
         if first:
             runs.append(_run(sweep, base, shared, None, [*given, *_only_stages(base, given, slice(first))]))
         for row in sweep.rows or _grid_rows(sweep):
             config = folder / row.config if row.config else base
-            changes = [*given, *_flags(row.set)]
+            changes = [*given, *_of_seed(row.set, seed)]
             if first:
                 changes += _only_stages(config, changes, slice(first, None))
                 changes += _flags({"train.initial": str(shared)})
@@ -179,12 +181,30 @@ def _only_stages(config: Path, overrides: Sequence[str], which: slice) -> list[s
     return _flags({"train.stages": [vars(stage) for stage in load_config(config, overrides).train.stages[which]]})
 
 
+def _of_seed(values: dict[str, Any], seed: int) -> list[str]:
+    return [flag.replace("{seed}", str(seed)) for flag in _flags(values)]
+
+
 def _flags(values: dict[str, Any]) -> list[str]:
     return [f"--{key}={json.dumps(value)}" for key, value in values.items()]
 
 
 def _file_name(name: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "=.-" else "_" for letter in name)
+
+
+def choose(runs: Sequence[Run], patterns: Sequence[str]) -> list[Run]:
+    """The runs whose folder's name matches one of the shell patterns.
+
+    Raises:
+        ConfigError: a pattern matches none.
+    """
+    names = [run.directory.name for run in runs]
+    matches = {pattern: set(fnmatch.filter(names, pattern)) for pattern in patterns}
+    for pattern, found in matches.items():
+        if not found:
+            raise ConfigError(f"--only {pattern}: no such run; there are {', '.join(names)}")
+    return [run for run in runs if any(run.directory.name in found for found in matches.values())]
 
 
 def carry_out(run: Run) -> None:
@@ -226,37 +246,35 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("sweep", type=Path, help="a file of trainer/configs/sweeps")
     parser.add_argument("--directory", type=Path, help="folder of all runs; default runs/sweeps/NAME")
+    parser.add_argument(
+        "--only", nargs="+", default=["*"], metavar="RUN", help="only runs whose folder is so named, e.g. '*-seed=1'"
+    )
     parser.add_argument("--list", action="store_true", help="print the commands and stop")
     options, overrides = parser.parse_known_args(arguments)
     directory = options.directory or Path("runs/sweeps") / options.sweep.stem
     try:
         sweep = load_sweep(options.sweep)
         runs = expand(sweep, options.sweep.parent, directory, overrides)
+        chosen = choose(runs, options.only)
     except ConfigError as error:
         print(f"sweep: {error}", file=sys.stderr)
         return 1
     if options.list:
-        for run in runs:
+        for run in chosen:
             print(shlex.join(run.training()))
             if run.row:
                 print(f"{shlex.join(run.evaluation())} > {shlex.quote(str(run.result))}")
         return 0
-    failed = _carry_out_all(runs, sweep, directory)
-    for problem in failed:
-        print(f"sweep: {problem}", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def _carry_out_all(runs: Sequence[Run], sweep: SweepConfig, directory: Path) -> list[str]:
-    """Run what is left, reporting after each; the problems of those that failed."""
     failed = []
-    for run in tqdm(runs, desc=sweep.title, unit="run"):
+    for run in tqdm(chosen, desc=sweep.title, unit="run"):
         try:
             carry_out(run)
         except (ConfigError, subprocess.CalledProcessError) as error:
             failed.append(f"{run.directory}: {error}")
         write_report(directory, sweep.title, list(sweep.grid), read_results(runs, sweep.distance))
-    return failed
+    for problem in failed:
+        print(f"sweep: {problem}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
