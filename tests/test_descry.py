@@ -6,14 +6,15 @@ import torch.nn.functional as F
 from test_methods import SCHEMA, build, make_batch, training_rows
 
 from descry.trainer.labels import TrainingLabels
+from descry.trainer.losses import IGNORE
 from descry.trainer.methods import ASMR, Descry
 
-SHARE = 0.75
+SHARE, RECOGNITION = 0.75, 0.5
 
 
 @pytest.fixture
 def method() -> Descry:
-    return build("descry", person_size=16, person_share=SHARE, hubness=0.5).eval()
+    return build("descry", person_size=16, person_share=SHARE, person_recognition=RECOGNITION, hubness=0.5).eval()
 
 
 def as_asmr(method: Descry) -> ASMR:
@@ -41,6 +42,24 @@ def test_two_images_are_as_alike_as_their_descriptions_and_their_persons_say(met
     persons = F.normalize(method.person_space(method.person_backbone.pooled(images)), dim=1)
     expected = (1 - SHARE) * described @ described.T + SHARE * persons @ persons.T
     torch.testing.assert_close(embeddings @ embeddings.T, expected)
+
+
+@torch.no_grad()
+def test_scores_are_the_mean_of_what_both_networks_say(method):
+    images = make_batch()["image"]
+    asmr, seen = as_asmr(method), method.person_backbone.pooled(images)
+    expected = asmr.attribute_scores(asmr.encode_image(images)[1]).clone()
+    alone = build("descry", person_size=16, person_recognition=0, hubness=0.5).eval()
+    alone.load_state_dict(method.state_dict(), strict=False)
+    torch.testing.assert_close(alone.attribute_scores(alone.encode_image(images)[1]), expected)
+    for group, classifier, pattern in zip(
+        SCHEMA.slices.values(), method.second_classifiers, method.labels.patterns, strict=True
+    ):
+        for image, probabilities in enumerate(classifier(seen).softmax(dim=1)):
+            for element, column in zip(range(group.start, group.stop), pattern.T, strict=True):
+                second = sum(float(p) for p, has in zip(probabilities, column, strict=True) if has)
+                expected[image, element] = (expected[image, element] + second) / 2
+    torch.testing.assert_close(method.attribute_scores(method.encode_image(images)[1]), expected)
 
 
 @torch.no_grad()
@@ -72,7 +91,7 @@ def test_each_network_learns_in_its_own_stages(method):
     assert all(parameter.grad is None for parameter in method.backbone.parameters())
 
 
-def test_the_person_loss_is_that_of_cerberus(method):
+def test_the_person_network_learns_the_losses_of_cerberus_and_of_the_groups(method):
     method.begin_stage("persons")
     batch = make_batch()
     represented = method.person_space(method.person_backbone.pooled(batch["image"]))
@@ -84,9 +103,16 @@ def test_the_person_loss_is_that_of_cerberus(method):
         same = [i for i in range(4) if i != anchor and places[i] == places[anchor]]
         other = [i for i in range(4) if places[i] != places[anchor]]
         triplets.append(F.softplus(max(apart[i] for i in same) - min(apart[i] for i in other)))
+    features, groups = method.person_backbone.pooled(batch["image"]), method.labels.group_labels(batch["attributes"])
+    classification = sum(
+        F.cross_entropy(classifier(features), groups[:, group], ignore_index=IGNORE)
+        for group, classifier in enumerate(method.second_classifiers)
+    )
     losses = method(batch)
     torch.testing.assert_close(losses["identity"], identity.detach())
-    torch.testing.assert_close(losses["loss"], identity + torch.stack(triplets).mean(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(losses["classification"], classification.detach())
+    expected = identity + torch.stack(triplets).mean() + RECOGNITION * classification
+    torch.testing.assert_close(losses["loss"], expected, atol=1e-4, rtol=1e-4)
 
 
 def test_what_cannot_be_learnt_is_refused():

@@ -54,6 +54,29 @@ class ASMRConfig:
     hubness: float = 0.0
 
 
+def group_classifiers(width: int, labels: TrainingLabels) -> nn.ModuleList:
+    """A classifier an attribute group: features [B, width] -> logits over the group's patterns."""
+    return nn.ModuleList(
+        nn.Sequential(perceptron(width, 512, 128, len(pattern)), nn.BatchNorm1d(len(pattern)))
+        for pattern in labels.patterns
+    )
+
+
+def group_loss(classifiers: nn.ModuleList, features: Tensor, labels: TrainingLabels, attributes: Tensor) -> Tensor:
+    """Supplement, Eq. 1, over the known groups of `attributes` uint8 [B, N]."""
+    logits = [classifier(features) for classifier in classifiers]
+    return masked_group_cross_entropy(logits, labels.group_labels(attributes))
+
+
+def group_scores(classifiers: nn.ModuleList, features: Tensor, labels: TrainingLabels) -> Tensor:
+    """PAR scores [B, N] in 0..1: each group's softmax, summed over the patterns that have the element."""
+    scores = [
+        classifier(features).float().softmax(dim=1) @ pattern.float()
+        for classifier, pattern in zip(classifiers, labels.patterns, strict=True)
+    ]
+    return torch.cat(scores, dim=1).clamp(0, 1)
+
+
 class ASMR(Method):
     """The two encoders, the group classifiers and their losses; `train_stage` says which loss `forward` computes."""
 
@@ -78,10 +101,7 @@ class ASMR(Method):
         width = self.backbone.channels
         self.image_head = perceptron(width, 512, 128, config.embedding_size)
         self.category_encoder = perceptron(schema.size, 512, 128, config.embedding_size)
-        self.classifiers = nn.ModuleList(
-            nn.Sequential(perceptron(width, 512, 128, len(pattern)), nn.BatchNorm1d(len(pattern)))
-            for pattern in labels.patterns
-        )
+        self.classifiers = group_classifiers(width, labels)
         self.group_offsets = nn.Parameter(torch.empty(len(schema.groups)).uniform_(-0.25, 0.25))
 
     def parameter_groups(self, stage: str) -> dict[str, list[nn.Parameter]]:
@@ -131,9 +151,8 @@ class ASMR(Method):
         }
 
     def classification_loss(self, features: Tensor, attributes: Tensor) -> Tensor:
-        """Supplement, Eq. 1, over the known groups of `attributes` uint8 [B, N]."""
-        logits = [classifier(features) for classifier in self.classifiers]
-        return masked_group_cross_entropy(logits, self.labels.group_labels(attributes))
+        """See `group_loss`, of pooled features [B, F]."""
+        return group_loss(self.classifiers, features, self.labels, attributes)
 
     def encode_image(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See `Method`; the features are the pooled ones."""
@@ -149,12 +168,8 @@ class ASMR(Method):
         return units
 
     def attribute_scores(self, features: Tensor) -> Tensor:
-        """PAR scores [B, N] in 0..1: each group's softmax, summed over the patterns that have the element."""
-        scores = [
-            classifier(features).float().softmax(dim=1) @ pattern.float()
-            for classifier, pattern in zip(self.classifiers, self.labels.patterns, strict=True)
-        ]
-        return torch.cat(scores, dim=1).clamp(0, 1)
+        """See `group_scores`."""
+        return group_scores(self.classifiers, features, self.labels)
 
     def encode_attributes(self, attributes: Tensor, known: Tensor) -> Tensor:
         """See `encode_description`."""

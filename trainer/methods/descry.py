@@ -1,8 +1,9 @@
 """Descry's own method: ASMR, and beside it a network that tells persons apart; one embedding says both.
 
 Stages `pretrain` and `align` are ASMR's. Stage `persons` trains a second image network with L_id of Cerberus (Eq. 5:
-softmax over the persons and batch-hard triplets) on batches of P persons with K images each. One network for both is
-worse at each: what tells persons apart is what attributes leave open (docs/results/market1501.md).
+softmax over the persons and batch-hard triplets) on batches of P persons with K images each, and with group
+classifiers of its own (ASMR's supplement, Eq. 1): PAR scores are the mean of two opinions. One network for all of it is
+worse: what tells persons apart is what attributes leave open (docs/results/market1501.md).
 
 The embedding is [sqrt(1 - s) e, sqrt(s) r]: e of ASMR and r of the person network, both unit rows; s is the share of r
 in the similarity of two images. A description is [q / sqrt(1 - s), 0], so that its inner product with an image is
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from descry.trainer.backbones import Backbone
 from descry.trainer.labels import TrainingLabels
-from descry.trainer.methods.asmr import ASMR, ASMRConfig
+from descry.trainer.methods.asmr import ASMR, ASMRConfig, group_classifiers, group_loss, group_scores
 from descry.trainer.reid_losses import batch_hard_triplet, person_loss
 from descry.trainer.schema import AttributeSchema
 
@@ -33,11 +34,13 @@ class DescryConfig(ASMRConfig):
     Attributes:
         person_size: numbers of r.
         person_share: s, share of r in the similarity of two images, in 0..1, below 1.
+        person_recognition: weight of the group classifiers in `persons`; 0 = none: PAR scores are ASMR's alone.
         mirror: whether an image's features are the mean of its own and of its mirror image's.
     """
 
     person_size: int = 256
     person_share: float = 0.75
+    person_recognition: float = 1.0
     mirror: bool = False
 
 
@@ -74,6 +77,9 @@ class Descry(ASMR):
             nn.Linear(self.backbone.channels, config.person_size, bias=False), nn.BatchNorm1d(config.person_size)
         )
         self.person_classifier = nn.Linear(config.person_size, len(labels.persons), bias=False)
+        self.second_classifiers = nn.ModuleList()
+        if config.person_recognition:
+            self.second_classifiers = group_classifiers(self.person_backbone.channels, labels)
 
     @property
     def labels(self) -> TrainingLabels:
@@ -86,27 +92,44 @@ class Descry(ASMR):
             return super().parameter_groups(stage)
         shift = cast(nn.BatchNorm1d, self.person_space[1]).bias
         space = [parameter for parameter in self.person_space.parameters() if parameter is not shift]
-        classifier = list(self.person_classifier.parameters())
-        return {"image": [*self.person_backbone.parameters(), *space], "classifiers": classifier}
+        classifiers = [*self.person_classifier.parameters(), *self.second_classifiers.parameters()]
+        return {"image": [*self.person_backbone.parameters(), *space], "classifiers": classifiers}
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """See `Method`: the losses of ASMR; in `persons` `identity` and `triplet`."""
+        """See `Method`: the losses of ASMR; in `persons` `identity`, `triplet` and `classification`."""
         if self.stage != PERSONS:
             return super().forward(batch)
         features = self.person_backbone.pooled(batch["image"])
         with torch.autocast(features.device.type, enabled=False):
-            represented = self.person_space(features.float())
-            persons = self.labels.person_labels(batch["person"])
-            identity = person_loss(self.person_classifier(represented), persons)
-            triplet = batch_hard_triplet(represented, persons)
-        return {"loss": identity + triplet, "identity": identity.detach(), "triplet": triplet.detach()}
+            return self._person_losses(features.float(), batch["person"], batch["attributes"])
+
+    def _person_losses(self, features: Tensor, person: Tensor, attributes: Tensor) -> dict[str, Tensor]:
+        represented = self.person_space(features)
+        persons = self.labels.person_labels(person)
+        identity = person_loss(self.person_classifier(represented), persons)
+        triplet = batch_hard_triplet(represented, persons)
+        losses = {"loss": identity + triplet, "identity": identity.detach(), "triplet": triplet.detach()}
+        if self.config.person_recognition:
+            classification = group_loss(self.second_classifiers, features, self.labels, attributes)
+            losses["loss"] = losses["loss"] + self.config.person_recognition * classification
+            losses["classification"] = classification.detach()
+        return losses
 
     def encode_image(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Method`; the features are the pooled ones of ASMR's network."""
+        """See `Method`; the features are the pooled ones of ASMR's network, and those of the person network."""
         features, person_features = (self._pooled(network, images) for network in (self.backbone, self.person_backbone))
         share = self.config.person_share
         person = F.normalize(self.person_space(person_features), dim=1)
-        return torch.cat([(1 - share) ** 0.5 * self.embed(features), share**0.5 * person], dim=1), features
+        embedding = torch.cat([(1 - share) ** 0.5 * self.embed(features), share**0.5 * person], dim=1)
+        return embedding, torch.cat([features, person_features], dim=1)
+
+    def attribute_scores(self, features: Tensor) -> Tensor:
+        """See `Method`: the mean of what ASMR's network and the person network say."""
+        own, second = features.split(self.backbone.channels, dim=1)
+        scores = super().attribute_scores(own)
+        if not self.config.person_recognition:
+            return scores
+        return (scores + group_scores(self.second_classifiers, second, self.labels)) / 2
 
     def _pooled(self, network: Backbone, images: Tensor) -> Tensor:
         features = network.pooled(images).float()
