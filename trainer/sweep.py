@@ -200,11 +200,10 @@ def choose(runs: Sequence[Run], patterns: Sequence[str]) -> list[Run]:
         ConfigError: a pattern matches none.
     """
     names = [run.directory.name for run in runs]
-    matches = {pattern: set(fnmatch.filter(names, pattern)) for pattern in patterns}
-    for pattern, found in matches.items():
-        if not found:
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
             raise ConfigError(f"--only {pattern}: no such run; there are {', '.join(names)}")
-    return [run for run in runs if any(run.directory.name in found for found in matches.values())]
+    return [run for run in runs if any(fnmatch.fnmatch(run.directory.name, pattern) for pattern in patterns)]
 
 
 def carry_out(run: Run) -> None:
@@ -267,14 +266,20 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     failed = []
     for run in tqdm(chosen, desc=sweep.title, unit="run"):
-        try:
-            carry_out(run)
-        except (ConfigError, subprocess.CalledProcessError) as error:
-            failed.append(f"{run.directory}: {error}")
+        failed += _problems(run)
         write_report(directory, sweep.title, list(sweep.grid), read_results(runs, sweep.distance))
     for problem in failed:
         print(f"sweep: {problem}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _problems(run: Run) -> list[str]:
+    """Carry out a run; what went wrong, if something did."""
+    try:
+        carry_out(run)
+    except (ConfigError, subprocess.CalledProcessError) as error:
+        return [f"{run.directory}: {error}"]
+    return []
 
 
 if __name__ == "__main__":

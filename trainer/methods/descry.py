@@ -104,13 +104,13 @@ class Descry(ASMR):
             return self._person_losses(features.float(), batch["person"], batch["attributes"])
 
     def _person_losses(self, features: Tensor, person: Tensor, attributes: Tensor) -> dict[str, Tensor]:
-        represented = self.person_space(features)
-        persons = self.labels.person_labels(person)
+        labels, represented = self.labels, self.person_space(features)
+        persons = labels.person_labels(person)
         identity = person_loss(self.person_classifier(represented), persons)
         triplet = batch_hard_triplet(represented, persons)
         losses = {"loss": identity + triplet, "identity": identity.detach(), "triplet": triplet.detach()}
         if self.config.person_recognition:
-            classification = group_loss(self.second_classifiers, features, self.labels, attributes)
+            classification = group_loss(self.second_classifiers, features, labels, attributes)
             losses["loss"] = losses["loss"] + self.config.person_recognition * classification
             losses["classification"] = classification.detach()
         return losses
